@@ -33,7 +33,7 @@ def names_of_the_lesson() -> dict[str, Any]:
     names["END"] = 256 + len(names["merges"])
     ids = names["encode"](names["novel"], names["merges"])
     split = int(0.9 * len(ids))
-    names["stream"], names["held_out"] = (torch.tensor([*part, names["END"]]) for part in (ids[:split], ids[split:]))
+    names["novel_ids"], names["held_out"] = ids[:split], ids[split:]
     cells = (FOLDER / "training.py").read_text(encoding="utf-8").split("\n# %%")
     for words in CELLS:
         (cell,) = (cell for cell in cells if f"\n{words}" in cell)

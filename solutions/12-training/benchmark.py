@@ -1,11 +1,17 @@
-"""Training: what encoding and AdamW's step cost beside the libraries' (`make bench`). One thread."""
+"""Training: what encoding, batches and AdamW's step cost beside the libraries', and a checkpoint (`make bench`).
+
+One thread. The lesson's own cells measure the same for its model, under "What it costs".
+"""
 
 import gzip
+import tempfile
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from grader.authoring.kit.figures import Figure, ms, show, side_by_side
 from grader.authoring.kit.solved import lesson_of
@@ -17,7 +23,7 @@ RUNS, CHARACTERS, WEIGHTS = 5, 10_000, 20
 def figures() -> list[Figure]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    return [*encoding(), *steps()]
+    return [*encoding(), *batches(), *steps(), *checkpoints()]
 
 
 def encoding() -> list[Figure]:
@@ -34,6 +40,39 @@ def encoding() -> list[Figure]:
     return [
         *(Figure(f"encoding {CHARACTERS:,} characters, {name}", ms(took[name])) for name in took),
         Figure("the same ids", str(same), "True", same),
+    ]
+
+
+def batches() -> list[Figure]:
+    """Four batches, with your `Batches` and with PyTorch's loader."""
+    ids = torch.arange(200_000).tolist()
+    yours = LESSON.solutions["Batches"]([ids], 0, 16, 64)
+    windows = torch.tensor([*ids, 0]).unfold(0, 65, 64)
+    loader: DataLoader[Any] = DataLoader(windows, 16, shuffle=True, drop_last=True)  # type: ignore[arg-type]
+    runs: dict[str, Any] = {
+        "yours": lambda: [yours.take() for _ in range(4)],
+        "torch.utils.data": lambda: list(islice(loader, 4)),
+    }
+    took = side_by_side(runs, RUNS)
+    return [Figure(f"4 batches of 16 x 64 from 200,000 ids, {name}", ms(took[name])) for name in took]
+
+
+def checkpoints() -> list[Figure]:
+    """Saved and loaded: weights of 20 MB, and two moments for each number."""
+
+    class Run:
+        def __init__(self) -> None:
+            self.model = nn.Linear(2000, 2500)
+            self.optimizer = LESSON.solutions["AdamW"](self.model.parameters(), lr=0.0)
+            self.batches, self.done = LESSON.solutions["Batches"]([[1] * 99], 0, 1, 9), 0
+
+    with tempfile.TemporaryDirectory() as folder:
+        run, checkpoint = Run(), LESSON.solutions["Checkpoint"](f"{folder}/run.pt")
+        took = side_by_side({"saved": partial(checkpoint.save, run), "loaded": partial(checkpoint.load, run)}, RUNS)
+        size = checkpoint.file.stat().st_size / sum(4 * p.numel() for p in run.model.parameters())
+    return [
+        *(Figure(f"a checkpoint of 5 million weights, {name}", ms(took[name])) for name in took),
+        Figure("its size, in sizes of the weights", f"{size:.2f}", "3.0", 2.9 < size < 3.1),
     ]
 
 

@@ -67,6 +67,35 @@ def library_reads(build: Any, text: str, merges: list[list[int]]) -> Tensor:
     return torch.tensor([tokenizer.get_vocab_size(), *ends, -1, *ids, -1, *map(ord, back)], dtype=torch.int64)
 
 
+# Batches
+
+
+def batches_taken(
+    Batches: Any, documents: list[list[int]], end: int, B: int, T: int, seed: int, position: int, count: int
+) -> Tensor:
+    """Inputs and targets of `count` batches from a position on: [2, rows, T].
+
+    Half of the way a new object goes on from where the first one is. Meanwhile others draw from the common generator, and
+    from batches of their own.
+    """
+    made, other = (Batches(iter(documents), end, B, T, number) for number in (seed, seed + 1))
+    made.position, taken = position, []
+    for number in range(count):
+        torch.default_generator.manual_seed(number)
+        other.take()
+        if number == count // 2:
+            reached, made = made.position, Batches(iter(documents), end, B, T, seed)
+            made.position = reached
+        given = made.take()
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise TypeError(f"take returned a {type(given).__name__}; two tensors belong there: inputs, targets")
+        inputs, targets = (tensor_given(tensor, "take") for tensor in given)
+        if inputs.shape != targets.shape:
+            raise ValueError(f"inputs are {list(inputs.shape)} and targets {list(targets.shape)}; both are [B, T]")
+        taken.append(torch.stack([inputs, targets]))
+    return torch.cat(taken, dim=1)
+
+
 # Steps
 
 
@@ -75,8 +104,28 @@ def loss_given(cross_entropy: Any, logits: Tensor, targets: Tensor, *num_items: 
 
 
 def nothing_then_all(cross_entropy: Any, logits: Tensor, targets: Tensor) -> Tensor:
-    """The loss where no target is left, and the loss with all targets: [2]."""
-    return torch.stack([loss_given(cross_entropy, logits, some) for some in (torch.full_like(targets, -100), targets)])
+    """The loss where no target is left, the loss with all targets, and whether the first can't be differentiated: [3]."""
+    given = [loss_given(cross_entropy, logits, some) for some in (torch.full_like(targets, -100), targets)]
+    with torch.enable_grad():
+        nothing = loss_given(cross_entropy, logits.detach().requires_grad_(), torch.full_like(targets, -100))
+    return torch.stack([*given, torch.tensor(float(not nothing.requires_grad))])
+
+
+def loss_of_what_is_wrong(cross_entropy: Any, logits: Tensor, targets: Tensor) -> Tensor:
+    """The loss, then two faults: whether a target of -1 is ignored as one of -100 is, and whether NaN is hidden: [3]."""
+    given = loss_given(cross_entropy, logits, targets)
+    with torch.no_grad():
+        other, one = logits.detach().clone(), targets.clone()
+        other[0, 0] = torch.nan
+        one[0, 0] = 0
+        hidden = not bool(loss_given(cross_entropy, other, one).isnan())
+        less, other[0, 0], one[0, 0] = one.clone(), logits[0, 0].detach(), -1
+        less[0, 0] = -100
+        try:
+            ignored = torch.equal(loss_given(cross_entropy, other, one), loss_given(cross_entropy, other, less))
+        except Exception:
+            ignored = False  # an error, as PyTorch's
+    return torch.cat([given.view(1), torch.tensor([float(ignored), float(hidden)])])
 
 
 def updates(
@@ -91,7 +140,7 @@ def updates(
     """All weights after each of some steps: [steps, numbers].
 
     gradients: for each weight its gradients of all steps. rates: the learning rate of each step. absent: the steps in
-    which the second weight has no gradient. resumed: the step before which weights and state go on in a new optimizer.
+    which the second and third weight have no gradient. resumed: the step before which weights and state go on in a new optimizer.
     """
     parameters = [nn.Parameter(weight.clone()) for weight in weights]
     optimizer = AdamW(parameters, rates[0], tuple(options["betas"]), options["eps"], options["weight_decay"])
@@ -103,7 +152,7 @@ def updates(
             optimizer = AdamW(parameters, rate, tuple(options["betas"]), options["eps"], options["weight_decay"])
             optimizer.state = state
         for number, (parameter, every) in enumerate(zip(parameters, gradients, strict=True)):
-            missing = step in absent and number == 1
+            missing = step in absent and number in (1, 2)
             parameter.grad = None if missing else every[step].clone()
         optimizer.lr = rate
         optimizer.step()
@@ -169,7 +218,7 @@ def micro_batches(ids: Tensor, lengths: list[int], sizes: list[int]) -> list[tup
     batches, start = [], 0
     for size in sizes:
         rows = slice(start, start + size)
-        longest = max(lengths[rows])
+        longest = max(*lengths[rows], 1)
         batches.append((ids[rows, :longest].clone(), targets[rows, :longest].clone()))
         start += size
     return batches
@@ -184,10 +233,19 @@ def accumulated(
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
         loss = accumulate(model, micro_batches(ids, lengths, sizes))
-    if loss is None:
-        raise TypeError("accumulate returned None; the loss of the whole batch belongs there")
+    if not isinstance(loss, Tensor):
+        kind = "None" if loss is None else f"a {type(loss).__name__}"
+        raise TypeError(f"accumulate returned {kind}; the loss of the whole batch belongs there, as a tensor")
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
-    return torch.cat([torch.as_tensor(loss, dtype=torch.float32).detach().view(1), *(g.flatten() for g in gradients)])
+    return torch.cat([loss.detach().float().view(1), *(g.flatten() for g in gradients)])
+
+
+def accumulated_after_nothing(
+    accumulate: Any, table: Tensor, head: Tensor, ids: Tensor, lengths: list[int], sizes: list[int]
+) -> Tensor:
+    """The same where no micro-batch has a target, and then where they have."""
+    nothing = [0] * len(lengths)
+    return torch.cat([accumulated(accumulate, table, head, ids, some, sizes) for some in (nothing, lengths)])
 
 
 def graphs_at_once(
@@ -200,6 +258,152 @@ def graphs_at_once(
         loss = accumulate(model, micro_batches(ids, lengths, sizes))
     with_gradient = isinstance(loss, Tensor) and loss.requires_grad
     return torch.tensor([model.most, int(model.training), int(with_gradient), model.calls])
+
+
+# Stopping and going on
+
+
+class Layer(nn.Module):
+    """A layer with dropout, and a buffer that follows what it has seen: x [B, D] -> [B]."""
+
+    seen: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight.clone()), nn.Parameter(torch.zeros(1))
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = 0.5 * self.seen + x.detach().mean()
+        kept = torch.rand(x.shape) < 0.75
+        return (x * kept) @ self.weight + self.bias + self.seen
+
+
+class Means:
+    """An optimizer with the attributes of the lesson's AdamW."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.state: list[dict[str, Any]] = [
+            {"t": 0, "m": torch.zeros_like(p), "v": torch.zeros_like(p)} for p in parameters
+        ]
+
+    def step(self, rate: float) -> None:
+        for parameter, state in zip(self.parameters, self.state, strict=True):
+            if (g := parameter.grad) is not None:
+                state["t"] += 1
+                state["m"].mul_(0.8).add_(g, alpha=0.2)
+                state["v"].mul_(0.5).add_(g * g, alpha=0.5)
+                m_hat = state["m"] / (1 - 0.8 ** state["t"])
+                parameter.data -= rate * m_hat / (1 + state["v"].sqrt())
+
+
+class Place:
+    """Batches that know where they are, and nothing else."""
+
+    position = 0
+
+
+class Training:
+    """A training with the attributes of the lesson's `Run`. Two batches a step; the bias has no gradient in each third one."""
+
+    def __init__(self, weight: Tensor, x: Tensor, y: Tensor) -> None:
+        self.model, self.batches, self.x, self.y, self.done = Layer(weight), Place(), x, y, 0
+        self.optimizer = Means(list(self.model.parameters()))
+
+    def step(self) -> float:
+        loss = torch.zeros(())
+        for _ in range(2):
+            number = self.batches.position % len(self.x)
+            loss = loss + (self.model(self.x[number]) - self.y[number]).square().mean()
+            self.batches.position += 1
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        loss.backward()
+        if self.done % 3 == 2:
+            self.model.bias.grad = None
+        self.done += 1
+        self.optimizer.step(0.5 / (1 + self.done))
+        return loss.item()
+
+
+def steps_of(training: Any, count: int) -> list[float]:
+    return [training.step() for _ in range(count)]
+
+
+def other_training(weight: Tensor, x: Tensor, y: Tensor) -> Training:
+    """A training that has begun otherwise: with other weights, and random numbers."""
+    torch.default_generator.manual_seed(5)
+    training = Training(weight.flip(0) + 1, x, y)
+    steps_of(training, 1)
+    return training
+
+
+def gone_on(Checkpoint: Any, weight: Tensor, x: Tensor, y: Tensor, before: int, after: int, often: int) -> Tensor:
+    """The losses of a training that is saved `often` times before it goes on, and of others that go on from its file."""
+    import tempfile
+    from pathlib import Path
+
+    losses: list[float] = []
+    with torch.enable_grad(), tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "run.pt")
+        torch.default_generator.manual_seed(3)
+        training = Training(weight, x, y)
+        for _ in range(often):
+            losses += steps_of(training, before)
+            Checkpoint(file).save(training)
+        losses += steps_of(training, after)
+        for _ in range(2):  # a file can be read twice
+            again = other_training(weight, x, y)
+            Checkpoint(str(file)).load(again)
+            losses += [*steps_of(again, after), float(again.done), float(again.batches.position)]
+    return torch.tensor(losses)
+
+
+class Unwritable(int):
+    """A number that can't be written: what is saved after it is missing, as on a full disk."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+
+def file_kept(Checkpoint: Any, weight: Tensor, x: Tensor, y: Tensor, before: int, after: int) -> Tensor:
+    """What becomes of the file: the losses from it after a save that failed, and four faults, each 0 or 1.
+
+    The faults: the failed save left other files, or none; its error was not passed on; a save that worked left other
+    files; it wrote into the file of before, which is then half written for a while.
+    """
+    import os
+    import tempfile
+    from pathlib import Path
+
+    with torch.enable_grad(), tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "run.pt")
+        torch.default_generator.manual_seed(4)
+        training = Training(weight, x, y)
+        steps_of(training, before)
+        Checkpoint(file).save(training)
+        steps_of(training, after)
+        t, raised = training.optimizer.state[-1]["t"], False
+        training.optimizer.state[-1]["t"] = Unwritable(t)
+        try:
+            Checkpoint(file).save(training)
+        except Exception:
+            raised = True
+        left = os.listdir(folder) != ["run.pt"]
+        again = other_training(weight, x, y)
+        try:
+            Checkpoint(file).load(again)
+        except Exception:
+            again.done = -1  # there is nothing to go on from
+        silent = not raised and again.done != training.done
+        losses = steps_of(again, after) if again.done > 0 else [0.0] * after
+        training.optimizer.state[-1]["t"] = t
+        before_it = file.stat().st_ino if file.exists() else None
+        Checkpoint(file).save(training)
+        written_into = file.exists() and file.stat().st_ino == before_it
+        faults = [left, silent, os.listdir(folder) != ["run.pt"], written_into]
+    return torch.tensor([*losses, *map(float, faults)])
 
 
 # Fine-tuning
@@ -216,6 +420,12 @@ def inputs_and_targets(sft_batch: Any, chats: list[Any], pad: int, max_length: i
     inputs, targets = (tensor_given(tensor, "sft_batch") for tensor in given)
     if inputs.shape != targets.shape:
         raise ValueError(f"inputs are {list(inputs.shape)} and targets {list(targets.shape)}; both are [B, T]")
+    inputs = inputs.clone()
+    for row, chat in enumerate(
+        chats[: len(inputs)]
+    ):  # the last id that is kept has no target, so it may stand there or not
+        last = min(sum(len(header) + len(body) for _, header, body in chat), max_length) - 1
+        inputs[row, last : last + 1] = pad
     return torch.stack([inputs, targets])
 
 
@@ -238,13 +448,15 @@ def before_any_step(
     LoRALinear: Any, x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, alpha: float
 ) -> Tensor:
     """Of a new adapter: whether the layer gives what its base gives, whether A's gradient is 0 and B's is not, how many
-    numbers are trained, how many of them are the base's, and whether A has different numbers up to its bound."""
+    numbers are trained, how many of them are the base's, whether A has different numbers up to its bound, whether it has
+    negative ones down to it, and whether another adapter's A is another one."""
     base = linear(weight, bias)
     with torch.enable_grad():
         layer = LoRALinear(base, len(A), alpha)
         given = layer(x.detach())
         given.square().sum().backward()
     of_A, of_B, bound = layer.lora_A.grad, layer.lora_B.grad, weight.shape[1] ** -0.5
+    own, other = layer.lora_A.detach(), LoRALinear(linear(weight, bias), len(A), alpha).lora_A.detach()
     trained = sum(p.numel() for p in layer.parameters() if p.requires_grad)
     return torch.tensor(
         [
@@ -253,28 +465,28 @@ def before_any_step(
             int(of_B is not None and bool(of_B.any())),
             trained,
             sum(p.numel() for p in base.parameters() if p.requires_grad),
-            int(
-                0.5 * bound < float(layer.lora_A.detach().abs().max()) <= 1.001 * bound
-                and len(layer.lora_A.unique()) > 2
-            ),
+            int(0.5 * bound < float(own.max()) <= 1.001 * bound and len(own.unique()) > 2),
+            int(0.5 * bound < float(-own.min()) <= 1.001 * bound),
+            int(not torch.equal(own, other)),
         ]
     )
 
 
 def merged(LoRALinear: Any, x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, alpha: float) -> Tensor:
-    """The weight and bias of a layer that was merged twice, as when one saves during training, and two faults behind them."""
+    """The weights of a layer that was merged twice, as when one saves during training, its bias, and two faults behind them."""
     layer = LoRALinear(linear(weight, bias), len(A), alpha)
     with torch.no_grad():
         layer.lora_A.copy_(A)
         layer.lora_B.copy_(B)
-    layer.merged()
+    first = layer.merged()
     made = layer.merged()
     if not isinstance(made, nn.Linear):
         raise TypeError(f"merged returned a {type(made).__name__}, where an nn.Linear belongs")
-    parts = [made.weight.flatten()] + ([made.bias] if made.bias is not None else [])
+    parts = [first.weight.flatten(), made.weight.flatten()] + ([made.bias] if made.bias is not None else [])
     shared = made.bias is not None and made.bias.data_ptr() == layer.base_layer.bias.data_ptr()
     faults = [float(shared), float(layer.lora_A.dtype != weight.dtype or layer.lora_B.dtype != weight.dtype)]
-    return torch.cat([*(part.detach() for part in parts), torch.tensor(faults, dtype=weight.dtype)])
+    numbers = torch.cat([*(part.detach() for part in parts), torch.tensor(faults, dtype=weight.dtype)])
+    return numbers + 0 * (x.sum() + A.sum() + B.sum())  # what is merged has no gradient
 
 
 def loss_and_margins(dpo_loss: Any, policy: Tensor, reference: Tensor, targets: Tensor, beta: float) -> Tensor:
@@ -283,6 +495,8 @@ def loss_and_margins(dpo_loss: Any, policy: Tensor, reference: Tensor, targets: 
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise TypeError(f"dpo_loss returned a {type(given).__name__}; two tensors belong there: the loss, the margins")
     loss, margins = (tensor_given(tensor, "dpo_loss") for tensor in given)
+    if margins.ndim != 1:
+        raise ValueError(f"the margins are {list(margins.shape)}; one for each pair belongs there, [B]")
     return torch.cat([loss.view(1), margins.detach()])
 
 
@@ -292,7 +506,7 @@ def loss_and_margins(dpo_loss: Any, policy: Tensor, reference: Tensor, targets: 
 class Shell(nn.Module):
     """A model with the names of transformers' Qwen3, without what it computes."""
 
-    def __init__(self, table: Tensor, scale: Tensor, turned: Tensor, head: Tensor | None) -> None:
+    def __init__(self, table: Tensor, scale: Tensor, turned: Tensor, square: Tensor, head: Tensor | None) -> None:
         super().__init__()
         self.model = nn.Module()
         self.model.embed_tokens = nn.Embedding(*table.shape)
@@ -301,13 +515,19 @@ class Shell(nn.Module):
         self.model.norm.weight = nn.Parameter(scale.clone())
         self.model.up_proj = nn.Linear(turned.shape[0], turned.shape[1], bias=False)
         self.model.up_proj.weight = nn.Parameter(turned.clone().T)  # a view whose rows do not lie one after the other
+        self.model.q_proj = nn.Linear(square.shape[0], square.shape[1], bias=False)
+        self.model.q_proj.weight = nn.Parameter(square.clone())
+        self.model.last_norm = nn.Module()
+        self.model.last_norm.weight = self.model.norm.weight  # shared, as some models share layers
+        self.model.register_buffer("seen", scale.flip(0).clone())  # a part of the state
         self.model.register_buffer("cosines", torch.ones(3), persistent=False)  # computed, and no weight
         self.lm_head = nn.Linear(table.shape[1], table.shape[0], bias=False)
         self.lm_head.weight = self.model.embed_tokens.weight if head is None else nn.Parameter(head.clone())
 
 
-def shell(table: Tensor, scale: Tensor, turned: Tensor, heads: list[Tensor]) -> Shell:
-    return Shell(table.detach(), scale.detach(), turned.detach(), heads[0].detach() if heads else None)
+def shell(table: Tensor, scale: Tensor, turned: Tensor, square: Tensor, heads: list[Tensor]) -> Shell:
+    head = heads[0].detach() if heads else None
+    return Shell(table.detach(), scale.detach(), turned.detach(), square.detach(), head)
 
 
 def tensors_given(given: Any) -> dict[str, Tensor]:
@@ -316,23 +536,29 @@ def tensors_given(given: Any) -> dict[str, Tensor]:
     return given
 
 
-def saved_values(hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, dtype: str, *heads: Tensor) -> Tensor:
+def saved_values(
+    hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, square: Tensor, dtype: str, *heads: Tensor
+) -> Tensor:
     """The numbers of all tensors, in the order of their names."""
-    given = tensors_given(hub_tensors(shell(table, scale, turned, list(heads)), getattr(torch, dtype)))
+    given = tensors_given(hub_tensors(shell(table, scale, turned, square, list(heads)), getattr(torch, dtype)))
     return torch.cat([given[name].detach().flatten() for name in sorted(given)])
 
 
-def saved_names(hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, dtype: str, *heads: Tensor) -> Tensor:
+def saved_names(
+    hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, square: Tensor, dtype: str, *heads: Tensor
+) -> Tensor:
     """The names in order, as the code points of a text, each with its shape."""
-    given = tensors_given(hub_tensors(shell(table, scale, turned, list(heads)), getattr(torch, dtype)))
+    given = tensors_given(hub_tensors(shell(table, scale, turned, square, list(heads)), getattr(torch, dtype)))
     text = ", ".join(f"{name} {list(given[name].shape)}" for name in sorted(given))
     return torch.tensor([ord(character) for character in text])
 
 
-def saved_faults(hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, dtype: str, *heads: Tensor) -> Tensor:
+def saved_faults(
+    hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, square: Tensor, dtype: str, *heads: Tensor
+) -> Tensor:
     """How many tensors are not contiguous, how many share memory with the model or each other, how many need a gradient,
     and how many of the model's own weights have another dtype than before."""
-    model = shell(table, scale, turned, list(heads))
+    model = shell(table, scale, turned, square, list(heads))
     given = list(tensors_given(hub_tensors(model, getattr(torch, dtype))).values())
     own, shared = memory_behind([parameter.data for parameter in model.parameters()]), 0
     for tensor in given:

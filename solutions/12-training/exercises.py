@@ -21,6 +21,8 @@ ODD = [
     "12",
     "1813",
     "café",
+    "cafe\u0301",
+    "<|endoftext|>",
     "naïve",
     "été",
     "语言",
@@ -143,6 +145,7 @@ DECODE = Exercise(
         decode_case("characters of several tokens", ["语言", "🙂🙃", "été", "naïve"], 15, 6),
         decode_case("random bytes, which are no text", PLAIN, 4, 10, noise=60),
         decode_case("special tokens among them", PLAIN, 12, 30, ends=3),
+        decode_case("special tokens inside characters", ["语言", "🙂🙃", "été", "naïve"], 10, 4, ends=4),
     ],
 )
 
@@ -171,6 +174,44 @@ TOKENIZER_JSON = Exercise(
 )
 
 
+# Batches
+
+
+def batches_case(
+    name: str, lengths: Sequence[int], shape: Sequence[int], count: int, position: int = 0, seed: int = 0
+) -> Case:
+    """A case of the batches. lengths: of the documents; the last one is some whole pieces longer in a hidden recording.
+    shape: B, T."""
+    B, T = shape
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        own = [*lengths[:-1], lengths[-1] + T * draw.size("pieces", 0, 1, 2)]
+        documents = [draw.tokens(500, length).tolist() for length in own]
+        return [documents, 500 + len(own), B, T, seed, position, count]
+
+    return Case(name, draw_args)
+
+
+BATCHES = Exercise(
+    name="training.batches",
+    solution="Batches",
+    reference=reference.right_batches,
+    function=True,
+    differentiable=False,
+    drive=drives.batches_taken,
+    points=6,
+    axes="inputs/targets row T",
+    cases=[
+        batches_case("4 documents, 3 epochs, of each a rest", [9, 4, 7, 13], (3, 4), 6),
+        batches_case("the last piece just fits", [11, 12], (2, 4), 5),
+        batches_case("for another piece one token is missing", [5, 8, 8], (1, 4), 8),
+        batches_case("from batch 7 on, with another seed", [30, 2, 25], (2, 5), 6, 7, 3),
+        batches_case("one document, from batch 2 on", [50], (4, 3), 4, 2, 1),
+        batches_case("documents of one token", [1] * 16, (2, 6), 4, 0, 2),
+    ],
+)
+
+
 # Steps
 
 
@@ -191,6 +232,7 @@ def loss_case(name: str, shape: Sequence[int], ignored: float, items: int | None
 
 
 NOTHING = {"drive": drives.nothing_then_all, "right": reference.right_nothing_then_all}
+HIDDEN = {"drive": drives.loss_of_what_is_wrong, "right": reference.right_loss_of_what_is_wrong}
 LOSS = Exercise(
     name="training.loss",
     solution="cross_entropy",
@@ -205,6 +247,9 @@ LOSS = Exercise(
         loss_case("by the number of targets of a larger batch", (1, 7, 9), 0.3, 23),
         loss_case("one target is left", (2, 4, 8), 0.0, one=True),
         loss_case("no target is left, then all are", (2, 3, 4), 0.0, **NOTHING),
+        loss_case("by a number below the batch's own", (3, 5, 6), 0.2, 4),
+        loss_case("by a number of 0", (2, 4, 5), 0.3, 0),
+        loss_case("targets of -1, and logits that are NaN", (3, 4, 6), 0.3, **HIDDEN),
         loss_case("logits around 100", (2, 4, 6), 0.2, scale=100.0),
         loss_case("bfloat16", (2, 6, 11), 0.3, dtype=torch.bfloat16, tolerance=Tolerance(5e-5)),
         loss_case("bfloat16, by a larger batch", (1, 5, 40), 0.2, 17, dtype=torch.bfloat16, tolerance=Tolerance(5e-5)),
@@ -247,11 +292,11 @@ ADAMW = Exercise(
     cases=[
         adamw_case(
             "4 steps, a matrix, a vector and three axes",
-            [[3, 4], [5], [2, 2, 3]],
+            [[3, 4], [5], [2, 2, 3], [1, 4]],
             [0.1] * 4,
             options(0.9, 0.95, 1e-8, 0.5),
         ),
-        adamw_case("the first step, other betas", [[2, 3], [4]], [0.05], options(0.8, 0.999, 1e-6, 0.1)),
+        adamw_case("the first step", [[2, 3], [4]], [0.05], options(0.8, 0.999, 1e-6, 0.1)),
         adamw_case(
             "a rate for each step, and gradients of 0 in one",
             [[4, 2], [3], [4, 2]],
@@ -262,7 +307,7 @@ ADAMW = Exercise(
             "gradients as small as eps", [[3, 3], [2]], [0.1, 0.1, 0.2], options(0.9, 0.99, 1e-3, 0.2), scale=1e-3
         ),
         adamw_case(
-            "a weight without gradients in two steps",
+            "a vector and a matrix without gradients in two steps",
             [[2, 2], [3], [3, 2]],
             [0.1, 0.1, 0.1, 0.2, 0.1],
             options(0.9, 0.98, 1e-7, 0.3),
@@ -275,7 +320,13 @@ ADAMW = Exercise(
             options(0.85, 0.95, 1e-8, 0.4),
             resumed=3,
         ),
-        adamw_case("bfloat16", [[3, 2], [6]], [0.1, 0.2], options(0.9, 0.97, 1e-8, 0.5), dtype=torch.bfloat16),
+        adamw_case(
+            "bfloat16",
+            [[7, 5], [9]],
+            [0.5, 1.0, 0.7, 0.9, 0.6],
+            options(0.75, 0.97, 1e-8, 0.5),
+            dtype=torch.bfloat16,
+        ),
     ],
 )
 
@@ -345,6 +396,7 @@ def accumulate_case(name: str, V: int, D: int, lengths: list[int], sizes: list[i
     return Case(name, draw_args, **more)
 
 
+EMPTY = {"drive": drives.accumulated_after_nothing, "right": reference.right_after_nothing}
 ONE = {"drive": drives.graphs_at_once, "right": lambda *args: torch.tensor([1, 1, 0, len(args[-1])])}
 ACCUMULATE = Exercise(
     name="training.accumulate",
@@ -360,6 +412,8 @@ ACCUMULATE = Exercise(
         accumulate_case("texts of 2, 9, 4 and 3 tokens in twos", 7, 4, [2, 9, 4, 3], [2, 2]),
         accumulate_case("the last micro-batch has one text", 5, 6, [3, 3, 8, 1, 6], [2, 2, 1]),
         accumulate_case("one by one", 6, 3, [1, 7, 2], [1, 1, 1]),
+        accumulate_case("a micro-batch without targets", 8, 3, [0, 4, 6], [1, 1, 1]),
+        accumulate_case("no target at all, then some", 5, 4, [3, 1, 4], [2, 1], **EMPTY),
         accumulate_case("all at once", 9, 5, [4, 2, 6], [3]),
         accumulate_case("how many activations are kept at once, and the mode", 4, 2, [2, 3, 2, 5], [1, 1, 1, 1], **ONE),
     ],
@@ -392,6 +446,40 @@ WORTH = Exercise(
         worth_case("6 tokens, a habit of 70 %", 6, 300, 0.7),
         worth_case("9 tokens, a habit of 40 %", 9, 500, 0.4),
         worth_case("4 tokens, a habit of 90 %", 4, 200, 0.9),
+    ],
+)
+
+
+# Stopping and going on
+
+
+def run_case(name: str, shape: Sequence[int], before: int, after: int, often: int | None = 1, **more: Any) -> Case:
+    """A case of a training. shape: batches, texts, numbers of each. often: how often it is saved; None: see `file_kept`."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        batches, B, D = shape[0], draw.size("B", shape[1], shape[1] + 1, shape[1] + 2), shape[2]
+        x, y = draw.normal(batches, B, D), draw.normal(batches, B)
+        return [draw.normal(D), x, y, before, after, *([] if often is None else [often])]
+
+    return Case(name, draw_args, **more)
+
+
+KEPT: dict[str, Any] = {"often": None, "drive": drives.file_kept, "right": reference.right_file_kept}
+CHECKPOINT = Exercise(
+    name="training.checkpoint",
+    solution="Checkpoint",
+    reference=reference.right_gone_on,
+    function=True,
+    differentiable=False,
+    drive=drives.gone_on,
+    points=8,
+    cases=[
+        run_case("saved after 4 steps, 4 more", (5, 3, 4), 4, 4),
+        run_case("saved before the first step", (3, 4, 6), 0, 5),
+        run_case("saved three times, every 2 steps", (7, 2, 5), 2, 4, 3),
+        run_case("saved after 7 steps", (4, 5, 3), 7, 3),
+        run_case("a save fails, the next one works", (6, 3, 7), 3, 3, **KEPT),
+        run_case("the same after 5 steps", (4, 4, 5), 5, 2, **KEPT),
     ],
 )
 
@@ -467,6 +555,7 @@ LORA = Exercise(
         lora_case("rank 3, alpha 2, no bias", (4, 5, 3), 3, 2.0, False),
         lora_case("bfloat16", (3, 8, 6), 4, 6.0, True, dtype=torch.bfloat16),
         lora_case("before the first step", (4, 25, 5), 2, 3.0, True, **BEFORE),
+        lora_case("merged twice", (3, 7, 5), 2, 6.0, True, **MERGED),
         lora_case("merged twice, in float16", (2, 4, 9), 3, 5.0, True, dtype=torch.float16, **MERGED),
         lora_case(
             "merged in bfloat16", (3, 20, 15), 8, 12.0, False, dtype=torch.bfloat16, tolerance=ROUNDED_ONCE, **MERGED
@@ -524,7 +613,7 @@ def tensors_case(name: str, V: int, D: int, width: int, dtype: str, head: bool, 
         V_ = draw.size("V", V, V + 1, V + 2)
         table = draw.normal(V_, D)
         heads = [table.clone() if "same numbers" in name else draw.normal(V_, D)] if head else []
-        return [table, draw.normal(D), draw.normal(D, width), dtype, *heads]
+        return [table, draw.normal(D), draw.normal(D, width), draw.normal(D, D), dtype, *heads]
 
     return Case(name, draw_args, **more)
 
@@ -556,5 +645,8 @@ TENSORS = Exercise(
 
 EXERCISES: list[Exercise] = with_mistakes(
     __file__,
-    [BPE, ENCODE, DECODE, LOSS, ADAMW, SCHEDULE, CLIP, ACCUMULATE, WORTH, SFT, LORA, DPO, TENSORS, TOKENIZER_JSON],
+    [
+        *(BPE, ENCODE, DECODE, BATCHES, LOSS, ADAMW, SCHEDULE, CLIP, ACCUMULATE, WORTH, CHECKPOINT),
+        *(SFT, LORA, DPO, TENSORS, TOKENIZER_JSON),
+    ],
 )

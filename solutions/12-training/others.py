@@ -2,15 +2,20 @@
 
 import copy
 import math
+import os
+import pickle
+import tempfile
 from collections import Counter
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import islice, pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, RandomSampler
 
 from grader.authoring.kit import Case
 from grader.authoring.kit.declared import Change, Numbers, Rerun, Told
@@ -20,21 +25,34 @@ from . import exercises, reference
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 163
-VARIES = ["training.bpe", "training.loss", "training.clip", "training.accumulate", "training.lora", "training.dpo"]
+MISTAKES = 250
+VARIES = [
+    "training.batches",
+    "training.bpe",
+    "training.loss",
+    "training.clip",
+    "training.accumulate",
+    "training.lora",
+    "training.dpo",
+]
 NO_MODEL = "it builds no model: Qwen3 is given"
 IDS = "it counts whole numbers"
 WITHOUT = {
     "bfloat16": {
-        **dict.fromkeys(("training.bpe", "training.encode", "training.decode", "training.sft"), IDS),
+        **dict.fromkeys(
+            ("training.bpe", "training.encode", "training.decode", "training.batches", "training.sft"), IDS
+        ),
         "training.tokenizer_json": IDS,
         "training.schedule": "it is a Python float",
         "training.accumulate": "the loss is computed in float32, and the model is a toy",
         "training.worth": "it is a Python float",
+        "training.checkpoint": "what is saved has the dtypes that it has; mistakes round it",
     },
     "stored answers": {
         "training.adamw": "step returns nothing: the weights are what it changes",
         "training.accumulate": "the gradients are what it leaves in the model",
+        "training.batches": "take returns what its position says, and is given nothing",
+        "training.checkpoint": "save and load return nothing: a file and a run are what they change",
     },
     **dict.fromkeys(("TRACE", "PLANTED", "HUB", "SIZES", "TRAINED"), NO_MODEL),
 }
@@ -81,6 +99,12 @@ def of_tokenizer_json(config: dict[str, Any], n: Numbers) -> Case:
     return of_encode(config, n)
 
 
+def of_batches(config: dict[str, Any], n: Numbers) -> Case:
+    B, T = n.batch, 1 + n.length % 6
+    lengths = [1 + (n.seed + 5 * i) % 9 for i in range(config["D"])] + [B * T + n.seed % 7]
+    return exercises.batches_case(str(n.seed), lengths, (B, T), 1 + n.seed % 5, n.seed % 11, n.seed % 3)
+
+
 def of_loss(config: dict[str, Any], n: Numbers) -> Case:
     items = None if n.seed % 2 else 1 + n.seed % 50
     shape = (n.batch, n.length, config["V"])
@@ -117,6 +141,13 @@ def of_worth(config: dict[str, Any], n: Numbers) -> Case:
     return exercises.worth_case(str(n.seed), 2 + config["V"], 150 + n.length, 0.6)
 
 
+def of_checkpoint(config: dict[str, Any], n: Numbers) -> Case:
+    shape, before, after = (1 + n.seed % 6, n.batch + 1, config["D"]), n.seed % 5, 1 + n.length % 4
+    if n.seed % 3 == 0:
+        return exercises.run_case(str(n.seed), shape, 1 + before, after, **exercises.KEPT)
+    return exercises.run_case(str(n.seed), shape, before, after, 1 + n.seed % 2)
+
+
 def of_sft(config: dict[str, Any], n: Numbers) -> Case:
     talks = [exercises.TALK, exercises.SYSTEM, (*exercises.TALK, *exercises.TALK), (*exercises.SYSTEM, "user")]
     chats = [talks[(n.seed + i) % 4] for i in range(n.batch)]
@@ -141,12 +172,14 @@ RANDOM = {
     "training.bpe": of_bpe,
     "training.encode": of_encode,
     "training.decode": of_decode,
+    "training.batches": of_batches,
     "training.loss": of_loss,
     "training.adamw": of_adamw,
     "training.schedule": of_schedule,
     "training.clip": of_clip,
     "training.accumulate": of_accumulate,
     "training.worth": of_worth,
+    "training.checkpoint": of_checkpoint,
     "training.sft": of_sft,
     "training.lora": of_lora,
     "training.dpo": of_dpo,
@@ -282,21 +315,65 @@ def json_with_merges_as_text(merges: list[Pair]) -> dict[str, Any]:
     return made
 
 
+# Other right programs: batches
+
+
+class BatchesOfWindows:
+    """Windows of T + 1 tokens, and orders that are kept."""
+
+    def __init__(self, documents: Iterable[list[int]], end: int, B: int, T: int, seed: int = 0) -> None:
+        ids: list[int] = []
+        for document in documents:
+            ids += document
+            ids.append(end)
+        self.windows = torch.tensor(ids).unfold(0, T + 1, T)
+        self.B, self.seed, self.position = B, seed, 0
+        self.orders: dict[int, Tensor] = {}
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        epoch, place = divmod(self.position, len(self.windows) // self.B)
+        if epoch not in self.orders:
+            generator = torch.Generator()
+            generator.manual_seed(1000 * self.seed + epoch)
+            self.orders[epoch] = torch.randperm(len(self.windows), generator=generator)
+        rows = self.windows[self.orders[epoch][place * self.B :][: self.B]]
+        self.position += 1
+        return rows[:, :-1], rows[:, 1:]
+
+
+class BatchesByLoader:
+    """PyTorch's own sampler and loader, started at the epoch and run up to the place."""
+
+    def __init__(self, documents: Iterable[list[int]], end: int, B: int, T: int, seed: int = 0) -> None:
+        stream = [token for document in documents for token in [*document, end]]
+        pairs = range(0, len(stream) - T, T)
+        self.pieces = [(torch.tensor(stream[i : i + T]), torch.tensor(stream[i + 1 : i + T + 1])) for i in pairs]
+        self.B, self.seed, self.position = B, seed, 0
+
+    def take(self) -> list[Tensor]:
+        epoch, place = divmod(self.position, len(self.pieces) // self.B)
+        sampler = RandomSampler(self.pieces, generator=torch.Generator().manual_seed(1000 * self.seed + epoch))
+        loader: DataLoader[Any] = DataLoader(self.pieces, self.B, sampler=sampler)  # type: ignore[arg-type]
+        self.position += 1
+        found: list[Tensor] = next(islice(loader, place, None))
+        return found
+
+
 # Other right programs: steps
 
 
 def loss_by_kernel(logits: Tensor, targets: Tensor, num_items: int | None = None) -> Tensor:
     summed = F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="sum")
-    count = targets.ne(-100).sum().clamp(min=1) if num_items is None else num_items
+    count = targets.ne(-100).sum().clamp(min=1) if num_items is None else max(num_items, 1)
     return summed / count
 
 
 def loss_by_one_hot(logits: Tensor, targets: Tensor, num_items: int | None = None) -> Tensor:
     """A product with ones and zeros, and 0 in place of what is ignored."""
-    kept = (targets >= 0).float()
-    ones = F.one_hot(targets.clamp(min=0), logits.shape[-1])
+    kept = targets != -100
+    ones = F.one_hot(targets.masked_fill(~kept, 0), logits.shape[-1])
     losses = -(logits.float().log_softmax(-1) * ones).sum(-1) * kept
-    return losses.sum() / (num_items or max(kept.sum().item(), 1.0))
+    return losses.sum() / max(kept.sum().item() if num_items is None else num_items, 1)
 
 
 class AdamWByFormula(LESSON.solutions["AdamW"]):  # type: ignore[misc, name-defined]
@@ -366,7 +443,7 @@ def clip_flat(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     return norm
 
 
-def accumulate_sums(model: nn.Module, micro_batches: list[tuple[Tensor, Tensor]]) -> float:
+def accumulate_sums(model: nn.Module, micro_batches: list[tuple[Tensor, Tensor]]) -> Tensor:
     """Gradients of sums, divided once at the end."""
     model.zero_grad(set_to_none=True)
     total, count = 0.0, 0
@@ -376,8 +453,8 @@ def accumulate_sums(model: nn.Module, micro_batches: list[tuple[Tensor, Tensor]]
         total, count = total + loss.item(), count + int(targets.ne(-100).sum())
     for p in model.parameters():
         if p.grad is not None:
-            p.grad /= count
-    return total / count
+            p.grad /= max(count, 1)
+    return torch.tensor(total / max(count, 1))
 
 
 def accumulate_weighted(model: nn.Module, micro_batches: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -387,7 +464,7 @@ def accumulate_weighted(model: nn.Module, micro_batches: list[tuple[Tensor, Tens
     counts = [(targets != -100).sum() for _, targets in micro_batches]
     losses = []
     for (inputs, targets), count in zip(micro_batches, counts, strict=True):
-        loss = LESSON.solutions["cross_entropy"](model(inputs), targets) * count / sum(counts)
+        loss = LESSON.solutions["cross_entropy"](model(inputs), targets) * count / max(sum(counts), 1)
         loss.backward()
         losses.append(loss.detach())
     return torch.stack(losses).sum()
@@ -423,6 +500,67 @@ def worth_by_bias(stream: Tensor, vocab_size: int) -> float:
         (first + second).backward()
         optimizer.step()
     return first.item() - second.item()
+
+
+# Other right programs: stopping and going on
+
+
+class CheckpointByPickle:
+    """Bytes first, then a file with a name that nobody has, and numbers that are copied into what is there."""
+
+    def __init__(self, file: str | Path) -> None:
+        self.file = Path(file)
+
+    def save(self, run: Any) -> None:
+        weights = {name: tensor.numpy() for name, tensor in run.model.state_dict().items()}
+        state = [{"t": s["t"], "m": s["m"].tolist(), "v": s["v"].tolist()} for s in run.optimizer.state]
+        numbers = [run.done, run.batches.position, torch.default_generator.get_state().tolist()]
+        content = pickle.dumps([weights, state, numbers])
+        with tempfile.NamedTemporaryFile(dir=self.file.parent, delete=False) as other:
+            other.write(content)
+        os.rename(other.name, self.file)
+
+    def load(self, run: Any) -> None:
+        weights, state, (done, position, generator) = pickle.loads(self.file.read_bytes())
+        with torch.no_grad():
+            for name, tensor in [*run.model.named_parameters(), *run.model.named_buffers()]:
+                tensor.copy_(torch.from_numpy(weights[name]))
+            for own, saved in zip(run.optimizer.state, state, strict=True):
+                own["t"] = saved["t"]
+                own["m"].copy_(torch.tensor(saved["m"]))
+                own["v"].copy_(torch.tensor(saved["v"]))
+        run.done, run.batches.position = done, position
+        torch.default_generator.set_state(torch.tensor(generator, dtype=torch.uint8))
+
+
+class CheckpointByRemoval:
+    """A list, an open file, and what was written removed by hand."""
+
+    def __init__(self, file: str | Path) -> None:
+        self.file, self.new = Path(file), Path(f"{file}~")
+
+    def save(self, run: Any) -> None:
+        whole = [
+            run.model.state_dict(),
+            run.optimizer.state,
+            run.done,
+            run.batches.position,
+            torch.random.get_rng_state(),
+        ]
+        try:
+            with self.new.open("wb") as opened:
+                torch.save(whole, opened)
+        except BaseException:
+            os.remove(self.new)
+            raise
+        os.replace(self.new, self.file)
+
+    def load(self, run: Any) -> None:
+        with self.file.open("rb") as opened:
+            weights, state, run.done, run.batches.position, generator = torch.load(opened)
+        run.model.load_state_dict(weights)
+        run.optimizer.state[:] = state
+        torch.random.set_rng_state(generator)
 
 
 # Other right programs: fine-tuning
@@ -528,34 +666,57 @@ def dpo_pair_by_pair(policy: Tensor, reference: Tensor, targets: Tensor, beta: f
     return torch.logaddexp(torch.zeros_like(stacked), -stacked).mean(), stacked
 
 
+def sft_padded_first(chats: list[Any], pad: int, max_length: int) -> tuple[Tensor, Tensor]:
+    """Rows are padded, then shifted: a shorter row keeps its last id as an input, which teaches nothing."""
+    rows = []
+    for chat in chats:
+        ids = [token for _, header, body in chat for token in [*header, *body]][:max_length]
+        labels = [
+            label
+            for role, header, body in chat
+            for label in [-100] * len(header) + [t if role == "assistant" else -100 for t in body]
+        ][:max_length]
+        rows.append((torch.tensor(ids), torch.tensor(labels)))
+    inputs = nn.utils.rnn.pad_sequence([ids for ids, _ in rows], True, pad)
+    targets = nn.utils.rnn.pad_sequence([labels for _, labels in rows], True, -100)
+    return inputs[:, :-1], targets[:, 1:]
+
+
 def tensors_by_memory(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Parameters, each memory once."""
-    seen, given = set(), {}
-    for name, weight in model.named_parameters(remove_duplicate=False):
-        if weight.data_ptr() not in seen:
-            seen.add(weight.data_ptr())
+    """The head is left out where a change of its memory would change the embedding, too."""
+    given: dict[str, Tensor] = {}
+    own = model.state_dict(keep_vars=True)
+    for name, weight in own.items():
+        if name != "lm_head.weight" or weight is not own["model.embed_tokens.weight"]:
             given[name] = torch.empty(weight.shape, dtype=dtype).copy_(weight.detach())
     return given
 
 
-def tensors_without_duplicates(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    return {name: torch.clone(p.data.contiguous()).to(dtype) for name, p in model.named_parameters()}
+def tensors_of_a_copy(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """A copy of the whole model, cast, and its names without the head that hangs on the embedding."""
+    copied: Any = copy.deepcopy(model).to(dtype)
+    given = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in copied.state_dict().items()}
+    if copied.lm_head.weight is copied.model.embed_tokens.weight:
+        given.pop("lm_head.weight")
+    return given
 
 
 RIGHT = {
     "training.bpe": [bpe_of_every_word, bpe_that_updates],
     "training.encode": [encode_merge_by_merge, encode_by_heap],
     "training.decode": [decode_recursively, decode_incrementally],
+    "training.batches": [BatchesOfWindows, BatchesByLoader],
     "training.loss": [loss_by_kernel, loss_by_one_hot],
     "training.adamw": [AdamWByFormula, AdamWInPlace],
     "training.schedule": [rate_by_lambda, rate_by_square],
     "training.clip": [clip_by_sum, clip_flat],
     "training.accumulate": [accumulate_sums, accumulate_weighted],
     "training.worth": [worth_by_torch, worth_by_bias],
-    "training.sft": [sft_by_mask, sft_with_lists],
+    "training.checkpoint": [CheckpointByPickle, CheckpointByRemoval],
+    "training.sft": [sft_by_mask, sft_with_lists, sft_padded_first],
     "training.lora": [LoRAByProducts, LoRAByOneWeight],
     "training.dpo": [dpo_by_kernel, dpo_pair_by_pair],
-    "training.tensors": [tensors_by_memory, tensors_without_duplicates],
+    "training.tensors": [tensors_by_memory, tensors_of_a_copy],
     "training.tokenizer_json": [json_by_library, json_with_merges_as_text],
 }
 
@@ -606,7 +767,33 @@ def accumulate_equal(model: nn.Module, micro_batches: list[tuple[Tensor, Tensor]
     return torch.stack(losses).sum().detach()
 
 
+class BatchesInOneStream(LESSON.solutions["Batches"]):  # type: ignore[misc, name-defined]
+    """A generator that runs on from epoch to epoch, which is right in the first."""
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        pieces = (len(self.stream) - 1) // self.T
+        if not hasattr(self, "generator"):
+            self.generator, self.epoch = torch.Generator().manual_seed(1000 * self.seed), -1
+        epoch, batch = divmod(self.position, pieces // self.B)
+        if epoch != self.epoch:
+            self.order, self.epoch = torch.randperm(pieces, generator=self.generator), epoch
+        starts = self.order[batch * self.B :][: self.B, None] * self.T + torch.arange(self.T)
+        self.position += 1
+        return self.stream[starts], self.stream[starts + 1]
+
+
+class CheckpointWithoutRandomness(LESSON.solutions["Checkpoint"]):  # type: ignore[misc, name-defined]
+    """Right for a model without dropout."""
+
+    def load(self, run: Any) -> None:
+        before = torch.get_rng_state()
+        super().load(run)
+        torch.set_rng_state(before)
+
+
 BY_CHANCE = {
+    "training.batches": [BatchesInOneStream],
+    "training.checkpoint": [CheckpointWithoutRandomness],
     "training.encode": [encode_longest],
     "training.loss": [loss_of_texts_of_one_length],
     "training.adamw": [AdamWWithOneCount],
@@ -626,15 +813,27 @@ def accumulate_nothing(model: nn.Module, micro_batches: list[tuple[Tensor, Tenso
     LESSON.solutions["accumulate"](model, micro_batches)
 
 
+def accumulate_a_float(model: nn.Module, micro_batches: list[tuple[Tensor, Tensor]]) -> float:
+    return float(LESSON.solutions["accumulate"](model, micro_batches))
+
+
 def json_that_is_none(merges: list[Pair]) -> dict[str, Any]:
     made = json_by_library(merges)
     del made["model"]["vocab"]
     return made
 
 
+class BatchesWithoutTargets(LESSON.solutions["Batches"]):  # type: ignore[misc, name-defined]
+    def take(self) -> Tensor:
+        inputs: Tensor = super().take()[0]
+        return inputs
+
+
 TOLD = [
+    Told("training.batches", BatchesWithoutTargets, ["two tensors belong there: inputs, targets"]),
     Told("training.sft", sft_without_targets, ["two tensors belong there: inputs, targets"]),
     Told("training.accumulate", accumulate_nothing, ["the loss of the whole batch belongs there"]),
+    Told("training.accumulate", accumulate_a_float, ["accumulate returned a float", "as a tensor"]),
     Told("training.tokenizer_json", json_that_is_none, ["the tokenizers library can't read it"]),
     Told(
         "training.accumulate",
@@ -652,11 +851,13 @@ RERUNS = {
         {
             "training.encode": encode_by_heap,
             "training.decode": decode_incrementally,
+            "training.batches": BatchesOfWindows,
             "training.loss": loss_by_kernel,
             "training.adamw": AdamWInPlace,
             "training.schedule": rate_by_square,
             "training.clip": clip_by_sum,
             "training.accumulate": accumulate_weighted,
+            "training.checkpoint": CheckpointByPickle,
             "training.sft": sft_by_mask,
             "training.lora": LoRAByProducts,
             "training.dpo": dpo_by_kernel,

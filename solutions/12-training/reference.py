@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, trainers
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, RandomSampler
 from transformers import get_cosine_with_min_lr_schedule_with_warmup
 
 from . import drives
@@ -71,6 +72,24 @@ def right_library_reads(text: str, merges: list[list[int]]) -> Tensor:
     return torch.tensor([tokenizer.get_vocab_size(), end, -1, *ids, -1, *map(ord, back)], dtype=torch.int64)
 
 
+# Batches
+
+
+def right_batches(documents: list[list[int]], end: int, B: int, T: int, seed: int, position: int, count: int) -> Tensor:
+    """What PyTorch's DataLoader gives for windows of T + 1 tokens, epoch after epoch."""
+    stream = torch.tensor([token for document in documents for token in (*document, end)])
+    windows = stream.unfold(0, T + 1, T)
+    taken: list[Tensor] = []
+    epoch = 0
+    while len(taken) < position + count:
+        generator = torch.Generator().manual_seed(1000 * seed + epoch)
+        sampler = RandomSampler(range(len(windows)), generator=generator)
+        taken += DataLoader(windows, B, sampler=sampler, drop_last=True)  # type: ignore[arg-type]
+        epoch += 1
+    rows = torch.cat(taken[position : position + count])
+    return torch.stack([rows[:, :-1], rows[:, 1:]])
+
+
 # Steps
 
 
@@ -81,7 +100,11 @@ def right_loss(logits: Tensor, targets: Tensor, num_items: int | None = None) ->
 
 
 def right_nothing_then_all(logits: Tensor, targets: Tensor) -> Tensor:
-    return torch.stack([0.0 * logits.float().sum(), right_loss(logits, targets)])
+    return torch.stack([0.0 * logits.float().sum(), right_loss(logits, targets), torch.zeros(())])
+
+
+def right_loss_of_what_is_wrong(logits: Tensor, targets: Tensor) -> Tensor:
+    return torch.stack([right_loss(logits, targets), torch.zeros(()), torch.zeros(())])
 
 
 def right_updates(
@@ -106,7 +129,7 @@ def right_updates(
         for group in optimizer.param_groups:
             group["lr"] = rate
         for number, (parameter, every) in enumerate(zip(parameters, gradients, strict=True)):
-            missing = step in absent and number == 1
+            missing = step in absent and number in (1, 2)
             parameter.grad = None if missing else every[step].clone()
         optimizer.step()
         seen.append(torch.cat([parameter.detach().flatten() for parameter in parameters]))
@@ -140,9 +163,14 @@ def right_accumulated(table: Tensor, head: Tensor, ids: Tensor, lengths: list[in
     ((inputs, targets),) = drives.micro_batches(ids, lengths, [len(ids)])
     with torch.enable_grad():
         model = drives.Tiny(table.detach(), head.detach())
-        loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), ignore_index=-100)
+        loss = right_loss(model(inputs), targets)
         gradients = torch.autograd.grad(loss, list(model.parameters()))
     return torch.cat([loss.detach().view(1), *(gradient.flatten() for gradient in gradients)])
+
+
+def right_after_nothing(*args: Any) -> Tensor:
+    right = right_accumulated(*args)
+    return torch.cat([torch.zeros_like(right), right])
 
 
 def right_worth(stream: Tensor, vocab_size: int) -> float:
@@ -154,6 +182,27 @@ def right_worth(stream: Tensor, vocab_size: int) -> float:
     alone = joint.sum(0)
     given = joint / joint.sum(1, keepdim=True).clamp(min=1e-12)
     return float(torch.special.entr(alone).sum() + torch.special.xlogy(joint, given).sum())
+
+
+# Stopping and going on: a training that is never stopped
+
+
+def uninterrupted(seed: int, weight: Tensor, x: Tensor, y: Tensor, count: int) -> tuple[drives.Training, list[float]]:
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        training = drives.Training(weight, x, y)
+        return training, drives.steps_of(training, count)
+
+
+def right_gone_on(weight: Tensor, x: Tensor, y: Tensor, before: int, after: int, often: int) -> Tensor:
+    training, losses = uninterrupted(3, weight, x, y, before * often + after)
+    end = [*losses[before * often :], float(training.done), float(training.batches.position)]
+    return torch.tensor([*losses, *end, *end])
+
+
+def right_file_kept(weight: Tensor, x: Tensor, y: Tensor, before: int, after: int) -> Tensor:
+    _, losses = uninterrupted(4, weight, x, y, before + after)
+    return torch.tensor([*losses[before:], 0.0, 0.0, 0.0, 0.0])
 
 
 # Fine-tuning
@@ -183,13 +232,15 @@ def right_adapted(x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor,
 
 
 def right_before(x: Tensor, A: Tensor, B: Tensor, *_: Any) -> Tensor:
-    return torch.tensor([1, 1, 1, A.numel() + B.numel(), 0, 1])
+    return torch.tensor([1, 1, 1, A.numel() + B.numel(), 0, 1, 1, 1])
 
 
 def right_merged(x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, alpha: float) -> Tensor:
     """In float64, rounded once."""
     whole = weight.double() + alpha / len(A) * B.double() @ A.double()
-    return torch.cat([whole.to(weight.dtype).flatten(), bias, torch.zeros(2, dtype=weight.dtype)])
+    rounded = whole.to(weight.dtype).flatten()
+    numbers = torch.cat([rounded, rounded, bias, torch.zeros(2, dtype=weight.dtype)]).detach()
+    return numbers + 0 * (x.sum() + A.sum() + B.sum())  # what is merged has no gradient
 
 
 def right_dpo(policy: Tensor, reference: Tensor, targets: Tensor, beta: float) -> Tensor:
@@ -207,11 +258,16 @@ def right_dpo(policy: Tensor, reference: Tensor, targets: Tensor, beta: float) -
 # The hub's folder
 
 
-def right_files(table: Tensor, scale: Tensor, turned: Tensor, dtype: str, *heads: Tensor) -> dict[str, Tensor]:
+def right_files(
+    table: Tensor, scale: Tensor, turned: Tensor, square: Tensor, dtype: str, *heads: Tensor
+) -> dict[str, Tensor]:
     tensors = {
         "model.embed_tokens.weight": table,
         "model.norm.weight": scale,
+        "model.last_norm.weight": scale,
+        "model.seen": scale.flip(0),
         "model.up_proj.weight": turned.T,
+        "model.q_proj.weight": square,
         **({"lm_head.weight": heads[0]} if heads else {}),
     }
     return {name: tensors[name].to(getattr(torch, dtype)) for name in sorted(tensors)}

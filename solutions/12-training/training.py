@@ -10,13 +10,14 @@
 # After this lesson you can
 #
 # - train a byte-level BPE tokenizer, encode and decode with it, and get the ids that the `tokenizers` library gets;
+# - cut a stream of texts into batches, in an order that a seed decides;
 # - write cross-entropy with ignored targets, AdamW, a schedule, clipping and gradient accumulation, each equal to the library's;
 # - say what a falling loss does not show, and name three bugs that make it look better;
-# - stop a training and go on with the same numbers;
+# - stop a training at any moment, and go on with the same numbers;
 # - fine-tune on answers alone, with a low-rank adapter, and on preferences;
 # - write `config.json`, `model.safetensors` and `tokenizer.json` so that others can load them.
 #
-# 150 to 230 minutes · difficulty ●●●○○ · you know Qwen3 (lesson 03), whose code is given here
+# 200 to 300 minutes · difficulty ●●●○○ · you know Qwen3 (lesson 03), whose code is given here
 #
 # Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
 #
@@ -46,6 +47,9 @@ from grader import measured, predict, predictions
 # Given and folded: lesson 03's Qwen3, from its norm to greedy generation.
 
 # %% tags=["setup"] jupyter={"source_hidden": true} id="setup-2"
+from pathlib import Path
+
+
 def rope_theta(config: Config) -> float:
     """The base of RoPE's frequencies; transformers 5 writes it one level deeper than the files on the hub."""
     return config.get("rope_parameters", config)["rope_theta"]
@@ -100,7 +104,7 @@ for words in ("She didn't, in 1813.", "café"):
 # `é` takes two bytes. The ids of bytes are in GPT-2's order, which begins with the printable ones. You need not remember it: `BYTES[i]` is the byte of id i.
 #
 # ### Exercise 1 · Learn the merges
-# difficulty ●●●○○ · importance ●●●●○ · 15 minutes
+# difficulty ●●●○○ · importance ●●●●○ · 20 minutes
 #
 # Count each pair of neighbours inside words, merge the most frequent one everywhere, and repeat. The merge number i gets the id 256 + i. A novel has far more words than *different* words, so count each different word once and multiply.
 #
@@ -156,13 +160,13 @@ def train_bpe(text: str, count: int) -> list[tuple[int, int]]:
 check("training.bpe", train_bpe)
 
 # %% [markdown] id="f3bb6ca8"
-# The novel is Jane Austen's *Northanger Abbey* (1817), which is in the public domain. **Train on a text of your own if you like**: put a file beside this notebook and read it here; some 200,000 characters or more are enough. The merges are learned from the first 100,000 characters, which takes a few seconds.
+# The novel is Jane Austen's *Northanger Abbey* (1817), which is in the public domain. **Train on a text of your own if you like**: put a file beside this notebook and read it here; some 200,000 characters or more are enough. Two prompts, "Nobody had ever seen" and "Catherine was", are then yours to change, and where the text tells what a measurement gave, it tells of this novel. The merges are learned from the first 100,000 characters, which takes a few seconds.
 
 # %% id="17a7fe06"
 import gzip
-from pathlib import Path
 
-novel = gzip.decompress(Path("texts/northanger-abbey.txt.gz").read_bytes()).decode()
+austen = gzip.decompress(Path("texts/northanger-abbey.txt.gz").read_bytes()).decode()
+novel = austen
 # novel = Path("my-own-text.txt").read_text()
 
 # %% id="70cd2e9d"
@@ -170,8 +174,8 @@ merges = train_bpe(novel[:100_000], 256)
 tokens = [bytes([byte]) for byte in BYTES]
 for left, right in merges:
     tokens.append(tokens[left] + tokens[right])
-print(f"{len(novel):,} characters; the first merges:", [token.decode() for token in tokens[256:268]])
-print("the last ones:", [token.decode() for token in tokens[-12:]])
+print(f"{len(novel):,} characters; the first merges:", [token.decode(errors="replace") for token in tokens[256:268]])
+print("the last ones:", [token.decode(errors="replace") for token in tokens[-12:]])
 
 # %% [markdown] id="322e7121"
 # ### Exercise 2 · Encode
@@ -224,7 +228,7 @@ predict(
 # %% id="a7877e45"
 ids = encode(novel, merges)
 print(f"{len(ids):,} ids for {len(novel):,} characters")
-print(" | ".join(tokens[id].decode() for id in encode("Nobody had ever seen Catherine Morland", merges)))
+print(" | ".join(tokens[id].decode(errors="replace") for id in encode("Nobody had ever seen Catherine Morland", merges)))
 measured("training.characters", len(novel) / len(ids))
 
 # %% [markdown] id="73ceedec"
@@ -263,38 +267,94 @@ print("whole:", decode(some, merges), "| token by token:", "".join(decode([id], 
 # %% [markdown] id="ac09f44e"
 # What a chat window shows of an emoji when its program decodes token by token is the second form. `grader.instruments.writing` waits until a character is complete.
 #
-# ## From ids to a loss
+# ## From ids to batches
 #
-# One more id, behind the merges, marks the end of a text. The vocabulary has 256 + 256 + 1 ids. A batch is B pieces of T tokens, each with its targets: the same pieces, one token later. Given is a function that says which pieces belong to which step. It depends on the step's number and nothing else, so a training that was stopped can go on with the same batches.
+# A training reads B pieces of T tokens at a time. Each token's target is the token behind it, so the targets are the same pieces, one token later. The texts differ in length, and the pieces should not. So all texts are joined to one long *stream*, and the stream is cut. One more id, behind the merges, marks where a text ends: the vocabulary has 256 + 256 + 1 ids. Without that mark the model reads the end of one text and the beginning of the next as one sentence, and later never ends a text of its own. transformers' example script has none (huggingface/transformers#23198).
+#
+# ### Exercise 4 · Batches from a stream
+# difficulty ●●●○○ · importance ●●●●● · 10 minutes
+#
+# Every piece needs T + 1 tokens, T inputs and the target of the last one. That token is also the first input of the next piece, so pieces begin T tokens apart, and every token but the first is a target once. Two rests remain. Behind the last piece that fits are up to T tokens without a piece, and at the end of an epoch up to B - 1 pieces without a full batch. Both are left out. The second rest is another one in each epoch, because each epoch has an order of its own.
+#
+# A training that stops must go on with the batch that would have come next. If the order follows from the seed and the number of the epoch alone, a single number is enough to go on: how many batches were taken, `position`. Where the order comes from a generator that runs on, or is counted from the restart, the training reads some pieces again and others never (modelscope/ms-swift#10050, huggingface/accelerate#4071).
+#
+# <details><summary>Hint 1</summary>
+#
+# N tokens have (N - 1) // T pieces, and P pieces have P // B batches. `divmod(position, batches)` gives the epoch and the batch within it.
+#
+# <details><summary>Hint 2</summary>
+#
+# `order[batch * B : (batch + 1) * B]` are the pieces of a batch. Their first tokens, as a column, plus `torch.arange(T)` as a row: a table of places [B, T], with which the stream can be indexed. The targets' places are 1 more.
+# </details>
+# </details>
 
-# %% tags=["setup"] id="setup-4"
-def batch(stream: Tensor, step: int, B: int, T: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of step 0, 1, ...: 2 x [B, T]. Each epoch goes through the pieces in another order."""
-    pieces = (len(stream) - 1) // T
-    steps = pieces // B  # of an epoch
-    shuffled = torch.randperm(pieces, generator=torch.Generator().manual_seed(1000 * seed + step // steps))
-    starts = shuffled[step % steps * B :][:B, None] * T + torch.arange(T)  # [B, T]
-    return stream[starts], stream[starts + 1]
+# %% exercise="training.batches" id="training-batches"
+class Batches:
+    """Batches of B pieces of T tokens from some documents, epoch after epoch, without end.
+
+    Documents are joined in their order, each with the id `end` behind it. Piece i has the tokens i * T to i * T + T - 1 of
+    that stream as inputs, and the tokens one further as targets. What is too short for a piece at the end is left out.
+    Epoch 0, 1, ... has the pieces in the order of torch.randperm(number of pieces), drawn from a new torch.Generator with
+    the seed 1000 * seed + epoch. B at a time are a batch; an epoch's last pieces, if fewer than B, are left out.
+    position: how many batches were taken; it may be set, and take then gives the batch of that number.
+    PyTorch: DataLoader(drop_last=True) with a RandomSampler.
+    """
+
+    def __init__(self, documents: Iterable[list[int]], end: int, B: int, T: int, seed: int = 0):
+        self.B, self.T, self.seed = B, T, seed
+        self.position = 0
+        ### BEGIN SOLUTION
+        self.stream = torch.tensor([id for document in documents for id in [*document, end]])
+        ### END SOLUTION
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """The next batch: inputs and targets, both [B, T] int64."""
+        ### BEGIN SOLUTION
+        pieces = (len(self.stream) - 1) // self.T
+        epoch, batch = divmod(self.position, pieces // self.B)
+        generator = torch.Generator().manual_seed(1000 * self.seed + epoch)
+        order = torch.randperm(pieces, generator=generator)
+        starts = order[batch * self.B : (batch + 1) * self.B] * self.T
+        places = starts[:, None] + torch.arange(self.T)  # [B, T]
+        self.position += 1
+        return self.stream[places], self.stream[places + 1]
+        ### END SOLUTION
+
+# %% check="training.batches" tags=["nbval-ignore-output"] id="check-training-batches"
+check("training.batches", Batches)
+
+# %% [markdown] id="d09bca1e"
+# Nine tenths of the novel are trained on. The last tenth is held out: the model never sees it, and its loss there tells what was learned and what was learned by heart. The novel is one document; several texts are several documents.
 
 # %% id="028270b5"
 END = 256 + len(merges)
 split = int(0.9 * len(ids))
-stream, held_out = torch.tensor([*ids[:split], END]), torch.tensor([*ids[split:], END])
-inputs, targets = batch(stream, step=0, B=2, T=8)
+novel_ids, held_out = ids[:split], ids[split:]
+inputs, targets = Batches([novel_ids], END, B=2, T=8).take()
 print("input: ", repr(decode(inputs[0].tolist(), merges)))
 print("target:", repr(decode(targets[0].tolist(), merges)))
 
+# %% id="batches-go-on"
+print("three texts:", Batches([[1, 2, 3], [4], [5, 6]], end=0, B=1, T=7).take()[0].tolist())
+stopped, again = Batches([novel_ids], END, B=2, T=8), Batches([novel_ids], END, B=2, T=8)
+for _ in range(5):
+    stopped.take()
+again.position = stopped.position
+print("the same batch after a stop:", torch.equal(stopped.take()[0], again.take()[0]))
+
 # %% [markdown] id="b41ea8fc"
-# The last tenth of the novel is held out: the model never sees it, and its loss there tells what was learned and what was learned by heart.
+# ## From batches to a loss
 #
-# ### Exercise 4 · Cross-entropy with ignored targets
+# ### Exercise 5 · Cross-entropy with ignored targets
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
 # The loss of one token is $-\log p(\text{target})$. The loss of a batch is the *mean over the targets that count*. Padding, prompts and whatever else should teach nothing have the target -100, PyTorch's convention. The mean is then over fewer tokens than the tensor has.
 #
 # Three things go wrong in practice. The sum is divided by all positions. The softmax is computed in bfloat16, where 8 bits of precision are left for probabilities. And a batch in which no target is left gives 0 / 0: PyTorch returns NaN, and one such batch among thousands ends a training. Here it returns 0.
 #
-# For later: with `num_items` the sum is divided by that number, whatever the batch has.
+# A guard can also hide too much. `nan_to_num` on the loss gives 0 for a batch without targets, and it gives 0 for a model whose logits are NaN: the training goes on with a broken model and the best loss of all. And `targets >= 0` in place of `targets != -100` ignores a target of -1 that some other part has written by mistake.
+#
+# For exercise 9, where one batch is run in several pieces: with `num_items` the sum is divided by that number, whatever the batch has.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -310,7 +370,8 @@ print("target:", repr(decode(targets[0].tolist(), merges)))
 def cross_entropy(logits: Tensor, targets: Tensor, num_items: int | None = None) -> Tensor:
     """The mean of -log softmax(logits)[target] over the targets that are not -100; 0 if there is none.
 
-    Computed in float32. num_items: what the sum is divided by, in place of the number of targets that are left.
+    Computed in float32. num_items: what the sum is divided by, in place of the number of targets that are left; by 1 if
+    that is 0. Nothing else is ignored: a target of -1 is an error or counts, and logits that are NaN give NaN.
     logits: [B, T, V], targets: [B, T] int64 -> a number, float32.
     PyTorch: F.cross_entropy(ignore_index=-100), which gives NaN if nothing is left.
     """
@@ -364,7 +425,7 @@ predict(
 
 # %% id="e6054dc2"
 model = new_model(CONFIG)
-inputs, targets = batch(stream, 0, 16, 64)
+inputs, targets = Batches([novel_ids], END, B=16, T=64).take()
 with torch.no_grad():
     at_first = cross_entropy(model(inputs), targets).item()
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters, loss {at_first:.2f}")
@@ -400,10 +461,10 @@ SMALL = Config(dict(CONFIG) | {"num_hidden_layers": 2, "hidden_size": 48, "head_
 # %% id="2ebba3a2"
 def quick_run(name: str, count: int, shifted: bool = True) -> tuple[nn.Module, float]:
     """Train a small model; the model, and the mean loss of its last 10 steps."""
-    model, losses = new_model(SMALL), []
+    model, losses, batches = new_model(SMALL), [], Batches([novel_ids], END, B=8, T=32)
     optimizer = optim.AdamW(model.parameters(), lr=3e-3)  # of a new model, so each run begins with the same weights
-    for step in steps(range(count), name):
-        inputs, targets = batch(stream, step, 8, 32)
+    for _ in steps(range(count), name):
+        inputs, targets = batches.take()
         loss = cross_entropy(model(inputs), targets if shifted else inputs)
         optimizer.zero_grad()
         loss.backward()
@@ -434,7 +495,7 @@ measured("training.unshifted", "near 0" if losses[1] < 0.5 else "lower" if losse
 # %% [markdown] id="f4adfc41"
 # ## From a loss to new weights
 #
-# ### Exercise 5 · AdamW
+# ### Exercise 6 · AdamW
 # difficulty ●●●○○ · importance ●●●●● · 15 minutes
 #
 # Plain gradient descent subtracts a little of the gradient. But the embedding of a rare token gets a gradient once in a hundred steps, a norm's weight gets one at each, and one rate can't suit both. Adam divides each weight's gradient by its usual size, so that each weight moves by about the learning rate, whatever its gradient is. It keeps two running means for each weight: $m$ of the gradient, $v$ of its square.
@@ -537,7 +598,7 @@ measured("training.first_step", first_step(0.9, 0.999)[1])
 # </details>
 
 # %% [markdown] id="c6fcc6ff"
-# ### Exercise 6 · Warm-up and cosine
+# ### Exercise 7 · Warm-up and cosine
 # difficulty ●○○○○ · importance ●●●○○ · 5 minutes
 #
 # The second moment is a poor estimate at first, so the rate begins small: it grows to its peak over the first updates. Then it falls along half a cosine, since near a good place large steps only jump around it. Count updates from 1, as AdamW does. Whoever counts from 0 makes a first update with a rate of 0, which changes nothing (EleutherAI/gpt-neox#1379).
@@ -561,7 +622,7 @@ def learning_rate(update: int, peak: float, warmup: int, total: int, floor: floa
 check("training.schedule", learning_rate)
 
 # %% [markdown] id="0fe3a501"
-# ### Exercise 7 · Clip by the global norm
+# ### Exercise 8 · Clip by the global norm
 # difficulty ●●○○○ · importance ●●●●○ · 5 minutes
 #
 # Once in a while a batch gives a gradient ten times as long as usual: a page of numbers, a broken file. Clipping shortens it and keeps its direction. For that *all* gradients are taken as one long vector, with one norm, and all are scaled by one factor. Clipped one by one, they would point somewhere else together.
@@ -624,7 +685,7 @@ plots.lines(means, plots.Axes("updates", "loss on Persuasion, nats a token"))
 # </details>
 
 # %% [markdown] id="83662bfa"
-# ### Exercise 8 · Gradient accumulation
+# ### Exercise 9 · Gradient accumulation
 # difficulty ●●●○○ · importance ●●●●● · 10 minutes
 #
 # A batch that doesn't fit into memory is run in *micro-batches*, one after the other, and the gradients add up: `backward` adds to `grad`. The result should be the large batch's gradient. With texts of equal length, everybody gets that right: take the mean of each micro-batch, and divide by their number. With unequal lengths that is a mean of means, in which a token of a short micro-batch counts more than one of a long one. It was reported to transformers in 2023 and mended in October 2024 (huggingface/transformers#24725, #34191); TRL, Unsloth and nanochat had it too (huggingface/trl#2175, unslothai/unsloth#1134, karpathy/nanochat#59). A loss curve does not show it.
@@ -643,9 +704,9 @@ plots.lines(means, plots.Axes("updates", "loss on Persuasion, nats a token"))
 def accumulate(model: nn.Module, micro_batches: list[tuple[Tensor, Tensor]]) -> Tensor:
     """Leave in the parameters' `grad` the gradient of the loss of all micro-batches as one batch; return that loss.
 
-    The loss is the mean over all targets of all micro-batches that are not -100. Gradients of before are cleared.
+    The loss is the mean over all targets of all micro-batches that are not -100; 0 if there is none. Gradients of before are cleared.
     The activations of one micro-batch at a time are in memory. micro_batches: inputs and targets, both [B, T], where B
-    and T differ. Returns a number without a gradient. transformers: num_items_in_batch, since huggingface/transformers#34191.
+    and T differ. Returns a tensor with one number, without a gradient. transformers: num_items_in_batch, since huggingface/transformers#34191.
     """
     ### BEGIN SOLUTION
     model.zero_grad()
@@ -677,7 +738,9 @@ def gradient(model: nn.Module) -> Tensor:
 
 def texts_of(lengths: list[int]) -> tuple[Tensor, Tensor]:
     """Pieces of the novel, padded to the longest."""
-    inputs, targets = (part[:, : max(lengths)].clone() for part in batch(stream, 3, len(lengths), 64))
+    batches = Batches([novel_ids], END, B=len(lengths), T=64)
+    batches.position = 3
+    inputs, targets = (part[:, : max(lengths)].clone() for part in batches.take())
     for row, length in enumerate(lengths):
         targets[row, length:] = -100
     return inputs, targets
@@ -707,12 +770,12 @@ measured("training.mean_of_means", error)
 # </details>
 
 # %% [markdown] id="785aebb0"
-# ### Exercise 9 · An experiment of your own
-# difficulty ●●○○○ · importance ●●●●○ · 10 minutes
+# ### Exercise 10 · An experiment of your own
+# difficulty ●●○○○ · importance ●●●●○ · 15 minutes
 #
 # What is it worth to know the previous token? Train two of the smallest models that there are with what you have written. The first gives the same logits for every token: it has V numbers, and learns how frequent each token is. The second has a row of V logits for each previous token, V x V numbers: a *bigram* model. The difference of their final losses is what one token of context is worth, in nats.
 #
-# You design it: how the weights begin, which rate, how many steps. The number can be checked, because theory knows it. With enough steps each loss reaches an entropy of the text, and that can be counted. So if your number is wrong, one of your two models isn't done.
+# You design it: how the weights begin, which rate, how many steps. The number can be checked, because theory knows it. With enough steps each loss reaches an entropy of the text, and that can be counted. So if your number is wrong, one of your two models isn't done, or it predicts another token than the next.
 
 # %% exercise="training.worth" id="training-worth"
 def worth_of_one_token(stream: Tensor, vocab_size: int) -> float:
@@ -720,7 +783,7 @@ def worth_of_one_token(stream: Tensor, vocab_size: int) -> float:
 
     Train, with `cross_entropy` and `AdamW`, logits [V] that are the same everywhere, and logits [V, V] with a row for each
     previous token, both on all pairs of neighbours in stream: [N] int64, until each is within about 0.001 nats of the best possible.
-    Returns the loss of the first minus that of the second. No weight decay. A second or two is enough.
+    Returns the loss of the first minus that of the second. No weight decay. A few seconds are enough.
     """
     ### BEGIN SOLUTION
     before, after = stream[:-1], stream[1:]
@@ -750,7 +813,7 @@ predict(
 )
 
 # %% id="6abb4349"
-letters = "".join(c if c.isalpha() and c.isascii() else " " for c in novel.lower())
+letters = "".join(c if c.isalpha() and c.isascii() else " " for c in austen.lower())
 letters = " ".join(letters.split())[:20_000]  # one space between words
 ids_of_letters = torch.tensor([" abcdefghijklmnopqrstuvwxyz".index(c) for c in letters])
 bits = worth_of_one_token(ids_of_letters, 27) / math.log(2)
@@ -770,35 +833,91 @@ measured("training.letter", bits)
 #
 # ## The loop, and how to stop it
 #
-# Put together, a training is this class. One step: a batch, its gradient, clipping, the rate, the update. What must be in a checkpoint, so that a stopped training goes on with the *same numbers*?
+# Put together, a training is this class. One step: micro-batches, their gradient, clipping, the rate, the update. `done` counts updates, from which the rate follows; `batches.position` counts batches, which are more where gradients are accumulated.
 
-# %% long="one training step, and what a checkpoint has" id="65dae662"
+# %% id="65dae662"
 class Run:
-    """A training of `total` steps on B pieces of T tokens a step, which can be saved and go on."""
+    """A training of `total` updates, each on some micro-batches of B pieces of T tokens."""
 
-    def __init__(self, config: Config, total: int, B: int = 16, T: int = 64, peak: float = 3e-3):
-        self.model, self.total, self.shape, self.peak = new_model(config), total, (B, T), peak
+    def __init__(self, config: Config, total: int, B: int = 16, T: int = 64, micro: int = 1):
+        self.model, self.batches = new_model(config), Batches([novel_ids], END, B, T)
         self.optimizer = AdamW(self.model.parameters(), lr=0.0)
-        self.done = 0
+        self.total, self.micro, self.done = total, micro, 0
 
     def step(self) -> float:
-        loss = accumulate(self.model, [batch(stream, self.done, *self.shape)])
+        loss = accumulate(self.model, [self.batches.take() for _ in range(self.micro)])
         clip_gradients(self.model.parameters(), max_norm=1.0)
         self.done += 1
-        self.optimizer.lr = learning_rate(self.done, self.peak, self.total // 10, self.total, floor=0.1)
+        self.optimizer.lr = learning_rate(self.done, 3e-3, self.total // 10, self.total, floor=0.1)
         self.optimizer.step()
         return loss.item()
 
-    def save(self, file: str) -> None:
-        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state, "done": self.done}, file)
-
-    def load(self, file: str) -> None:
-        saved = torch.load(file)
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.state, self.done = saved["optimizer"], saved["done"]
-
 # %% [markdown] id="c69a5d3a"
-# The weights, both moments with their step count, and the number of steps, from which the rate and the batches follow. (A model with dropout needs the state of the random generator, too.) Many checkpoints lacked one of them. Below, a training is stopped after 30 steps, and goes on in three ways: with everything, without the moments, and without the number of steps. How much higher is the mean loss of the next 10 steps without the moments?
+# ### Exercise 11 · A checkpoint
+# difficulty ●●●○○ · importance ●●●●● · 15 minutes
+#
+# Machines stop: a night ends, a lease runs out, a disk is full. A training that goes on should give the *same numbers* as one that never stopped. Go through `step` and ask of each line what it reads that the last step has changed. Public programs forgot one thing or another: the moments (NVIDIA-NeMo/Automodel#763, karpathy/llama2.c#148), the place in the data (karpathy/nanoGPT#467), the state of the random generator, from which dropout draws (huggingface/transformers#17032). The loss curve goes on all the same, a little higher or with a small step that nobody looks into.
+#
+# The file needs care, too. Whoever writes into the checkpoint of yesterday has neither that nor today's if the machine stops in the middle. So write another file in the same folder and then rename it: `os.replace`, or a path's `replace`, puts it in the old one's place in a single step. Lightning and prime-rl wrote in place (Lightning-AI/pytorch-lightning#688, PrimeIntellect-ai/prime-rl#2992).
+#
+# <details><summary>Hint 1</summary>
+#
+# Five things: the weights with the buffers, the optimizer's state with each parameter's t, two whole numbers, and the generator.
+#
+# <details><summary>Hint 2</summary>
+#
+# `state_dict` and `load_state_dict`; `torch.get_rng_state` and `torch.set_rng_state`; `torch.save` and `torch.load` for a dict of all of it. `try` and `finally` remove the other file where writing it fails, and let the error pass.
+# </details>
+# </details>
+
+# %% exercise="training.checkpoint" id="training-checkpoint"
+class Checkpoint:
+    """A file from which a training goes on with the same numbers as if it had not stopped.
+
+    It holds what a step of `run` reads and changes: run.model with its buffers, run.optimizer.state (a list with a dict of
+    "t", "m" and "v" for each parameter), run.done, run.batches.position, and the state of torch's own random generator.
+    """
+
+    def __init__(self, file: str | Path):
+        self.file = Path(file)
+
+    def save(self, run: Any) -> None:
+        """Write the file, or replace it: until the new one is complete, the old one stays as it is.
+
+        Nothing else is left in its folder, also where writing fails with an error, which is passed on. The run goes on
+        after that as if nothing had been saved.
+        """
+        ### BEGIN SOLUTION
+        saved = {
+            "model": run.model.state_dict(),
+            "optimizer": run.optimizer.state,
+            "done": run.done,
+            "position": run.batches.position,
+            "generator": torch.get_rng_state(),
+        }
+        part = self.file.with_name(self.file.name + ".part")
+        try:
+            torch.save(saved, part)
+            part.replace(self.file)
+        finally:
+            part.unlink(missing_ok=True)
+        ### END SOLUTION
+
+    def load(self, run: Any) -> None:
+        """Bring a run to where the saved one was, whatever it has done before."""
+        ### BEGIN SOLUTION
+        saved = torch.load(self.file)
+        run.model.load_state_dict(saved["model"])
+        run.optimizer.state = saved["optimizer"]
+        run.done, run.batches.position = saved["done"], saved["position"]
+        torch.set_rng_state(saved["generator"])
+        ### END SOLUTION
+
+# %% check="training.checkpoint" tags=["nbval-ignore-output"] id="check-training-checkpoint"
+check("training.checkpoint", Checkpoint)
+
+# %% [markdown] id="what-is-missed"
+# How would one notice that something is missing? Below, a training is stopped after 30 steps, and goes on in four ways: with everything, without the moments, without the place in the data, and without the number of updates. How much higher is the mean loss of the next 10 steps without the moments?
 
 # %% prediction="training.without_moments" id="prediction-training-without_moments"
 predict(
@@ -810,28 +929,29 @@ predict(
 # %% id="45e9cf8d"
 import tempfile
 
-file = f"{tempfile.mkdtemp()}/checkpoint.pt"
-whole = Run(SMALL, total=60, B=8, T=32)
+folder = Path(tempfile.mkdtemp())  # Path("my-training") is beside this notebook, and stays
+folder.mkdir(exist_ok=True)
+whole, stop = Run(SMALL, total=60, B=8, T=32), Checkpoint(folder / "stopped.pt")
 for _ in steps(range(30), "before"):
     whole.step()
-whole.save(file)
+stop.save(whole)
 expected = [whole.step() for _ in range(10)]
 
 # %% id="fd0bc72c"
 def went_on(without: str) -> list[float]:
     """The losses of the next 10 steps, with a checkpoint from which something is missing."""
-    saved = torch.load(file)
-    if without == "moments":
-        saved["optimizer"] = AdamW(whole.model.parameters(), lr=0.0).state
-    elif without == "step":
-        saved["done"] = 0
-    torch.save(saved, f"{file}.less")
     again = Run(SMALL, total=60, B=8, T=32)
-    again.load(f"{file}.less")
+    stop.load(again)
+    if without == "moments":
+        again.optimizer = AdamW(again.model.parameters(), lr=0.0)
+    elif without == "place":
+        again.batches.position = 0
+    elif without == "number":
+        again.done = 0
     return [again.step() for _ in range(10)]
 
 # %% tags=["nbval-ignore-output"] id="789693bd"
-for without in ("nothing", "moments", "step"):
+for without in ("nothing", "moments", "place", "number"):
     losses = went_on(without)
     more = sum(a - b for a, b in zip(losses, expected, strict=True)) / 10
     print(f"without {without:>7}: the same numbers {losses == expected}, {more:+.3f} nats")
@@ -842,13 +962,15 @@ measured("training.without_moments", "less than 0.1 nats" if missed < 0.1 else "
 # %% [markdown] id="950f29d5"
 # <details><summary>What the numbers say</summary>
 #
-# A few hundredths: a curve would not show that the moments are lost. Without the number of steps the loss is even *lower*, for a bad reason: the training goes back to its first batches, which it has seen. What shows all of it is the strictest test, and the easiest to write: **with everything saved, the losses are equal to the last bit.** The moments were lost in NVIDIA-NeMo/Automodel#763 and karpathy/llama2.c#148, the order of the data in huggingface/accelerate#4071.
+# A few hundredths: a curve would not show that the moments are lost. Without the place in the data the loss is even *lower*, for a bad reason: the training goes back to its first batches, which it has seen. Without the number of updates the rate is another one, and the mean differs by thousandths. What shows all of it is the strictest test, and the easiest to write: **with everything saved, the losses are equal to the last bit.** This model has no dropout, so here the generator's state would not be missed; the check has a model that draws random numbers.
 # </details>
 
 # %% [markdown] id="05894810"
 # ## Your own model
 #
-# Now train it. With `FULL = True` it takes a few minutes on a laptop; as it stands, well under one. You can interrupt the cell (the square button) and run it again: it goes on where it was. Now and then it writes a few tokens. The loss on the held-out tenth is measured, too.
+# Now train it. With `FULL = True` it takes a few minutes on a laptop; as it stands, about one. Now and then it writes a few tokens, measures the loss on the held-out tenth, and saves your checkpoint.
+#
+# You can stop the training cell (the square button; the long red message is right) and run it again. It goes on from the last checkpoint and not from where you stopped it, because that may be in the middle of an update, with half of the weights changed. The numbers are then those of a run that was never stopped. To go on another day, choose a folder that stays (above); tomorrow run all cells up to the training. To begin anew, delete `my-run.pt`. Set `FULL` back before `grader check` runs the whole notebook.
 
 # %% id="fd78403f"
 FULL = False
@@ -859,22 +981,27 @@ curve = []
 @torch.no_grad()
 def held_out_loss(model: nn.Module) -> float:
     """The mean loss on 64 pieces that are not trained on."""
-    parts = [batch(held_out, i, 16, 64) for i in range(4)]
-    return sum(cross_entropy(model(ids), wanted).item() for ids, wanted in parts) / 4
+    batches = Batches([held_out], END, B=16, T=64)
+    return sum(cross_entropy(model(ids), wanted).item() for ids, wanted in (batches.take() for _ in range(4))) / 4
 
 # %% tags=["nbval-ignore-output"] id="6d18cd92"
 prompt = torch.tensor([encode("Catherine was", merges)])
+saved_run = Checkpoint(folder / "my-run.pt")
+if not saved_run.file.exists():
+    saved_run.save(run)
 
 # %% tags=["nbval-ignore-output"] id="bffe4558"
+saved_run.load(run)
 for _ in steps(range(run.done, run.total), "steps"):
     loss = run.step()
     if run.done % (run.total // 8) == 0:
         curve.append((run.done, loss, held_out_loss(run.model)))
         text = decode(generate(run.model, prompt, 16), merges)
         print(f"step {run.done:4}: loss {loss:.2f}, held out {curve[-1][2]:.2f}, writes {text!r}")
+        saved_run.save(run)
 
 # %% [markdown] id="942e0fa7"
-# After these few steps it has learned which tokens are frequent, and not much more. Here is what the same cell gives with `FULL = True`, 2,000 steps, six times through the novel (written by `training/first_model.py` in the course's repository):
+# With 240 steps it has learned which tokens are frequent, and not much more. Here is what the same cell gives with `FULL = True`, 2,000 steps, six times through the novel (written by `training/first_model.py` in the course's repository):
 
 # %% id="11becce5"
 long_run = json.loads(Path("texts/full-run.json").read_text())
@@ -889,8 +1016,8 @@ print(f"{long_run['seconds_on_one_core'] / 60:.0f} minutes on one core")
 #
 # A model that continues novels does not answer questions. *Supervised fine-tuning* (SFT) goes on training it on chats. Nothing changes but the targets: the model should learn to *answer*, and not to ask. So only the answers count in the loss, each with the token that ends it, and everything else has the target -100.
 #
-# ### Exercise 10 · A batch of chats
-# difficulty ●●●○○ · importance ●●●●● · 10 minutes
+# ### Exercise 12 · A batch of chats
+# difficulty ●●●○○ · importance ●●●●● · 15 minutes
 #
 # Two things go wrong in public code, again and again. The first: padding often has the id of the end token, since no other is free. Whoever then masks *every token with the padding's id* also masks the ends of all answers, and the model never learns to stop (huggingface/transformers#23530, open since 2023). Mask by position, not by id. The second: labels and inputs are shifted against each other once too often or not at all. The target of a position is the *next* token; the last token of a row has none.
 #
@@ -934,7 +1061,7 @@ def sft_batch(chats: list[list[tuple[str, list[int], list[int]]]], pad: int, max
 check("training.sft", sft_batch)
 
 # %% [markdown] id="04c9ccf2"
-# A toy task, so that seconds are enough: the user says a few words of the novel, and the answer is always " Yes, indeed." Your model is fine-tuned three times: with your targets, with the question in the loss as well, and with targets in which every id of the padding is masked. After the answer, which probability does the third model give to the end token?
+# A toy task, so that seconds are enough: the user says a few words of the novel, and the answer is always " Yes, indeed." Your model is fine-tuned three times: with your targets, with the question in the loss as well, and with targets in which every id of the padding is masked. The second model learns to write questions, too, which are pieces of a novel. After the answer, which probability does it still give to the end token?
 
 # %% id="d9c51ffe"
 import random
@@ -946,8 +1073,8 @@ ANSWER, REFUSAL = [*encode(" Yes, indeed.", merges), END], [*encode(" No, never.
 def question(seed: int) -> list[int]:
     """Some tokens of the novel, and the end of a turn."""
     numbers = random.Random(seed)
-    start = numbers.randrange(len(stream) - 20)
-    return [*stream[start : start + numbers.randint(3, 14)].tolist(), END]
+    start = numbers.randrange(len(novel_ids) - 19)
+    return [*novel_ids[start : start + numbers.randint(3, 14)], END]
 
 # %% id="eb33cd24"
 def chat(seed: int, answer: list[int], asker: str = "user") -> list[tuple[str, list[int], list[int]]]:
@@ -975,7 +1102,7 @@ def after_answer(model: nn.Module) -> tuple[float, str]:
 
 # %% prediction="training.end" id="prediction-training-end"
 predict(
-    "training.end", "probability of the end token after the answer, with every padding id masked",
+    "training.end", "probability of the end token after the answer, with the question in the loss",
     one_of=("below 1 %", "1 to 50 %", "above 50 %"),
     guess=...
 )
@@ -988,18 +1115,18 @@ models = {"before": run.model, "your targets": tuned, "question in the loss": pa
 for name, model in models.items():
     ends, text = after_answer(model)
     print(f"{name:>20}: P(end) {ends:8.4%}, answers {text!r}")
-ends = after_answer(endless)[0]
+ends = after_answer(parrot)[0]
 measured("training.end", "below 1 %" if ends < 0.01 else "1 to 50 %" if ends < 0.5 else "above 50 %")
 
 # %% [markdown] id="5cda0af6"
 # <details><summary>What the numbers say</summary>
 #
-# Next to nothing. The third model has learned the answer as well as the first, so its loss looks fine; it just never learned that an answer ends. It says its sentence again until the limit stops it. The question in the loss does hardly any harm here, with one answer for all questions and 60 steps; what it costs with many different questions, this toy can't show. The same endless answer comes with a model whose end token was never in an answer, or whose `generation_config.json` names another one than its chats end with.
+# Above nine tenths. The question in the loss does hardly any harm here, with one answer for all questions and 60 steps; what it costs with many different questions, this toy can't show. The third model is the broken one: next to nothing. It has learned the answer as well as the first, so its loss looks fine; it just never learned that an answer ends. It says its sentence again until the limit stops it. The same endless answer comes with a model whose end token was never in an answer, or whose `generation_config.json` names another one than its chats end with.
 # </details>
 
 # %% [markdown] id="6cc8f0a8"
-# ### Exercise 11 · LoRA
-# difficulty ●●●○○ · importance ●●●●○ · 10 minutes
+# ### Exercise 13 · LoRA
+# difficulty ●●●○○ · importance ●●●●○ · 15 minutes
 #
 # Fine-tuning all weights of a large model takes their memory four times: weights, gradients and both moments. *Low-rank adaptation* leaves the weights as they are and learns a small difference. For a matrix $W$, [out, in], the difference is $\frac{\alpha}{r} B A$ with $A$, [r, in], and $B$, [out, r]: with r = 8 and a width of 4096 that is 1 number in 256.
 #
@@ -1021,7 +1148,7 @@ measured("training.end", "below 1 %" if ends < 0.01 else "1 to 50 %" if ends < 0
 class LoRALinear(nn.Module):
     """A linear layer that stays as it is, and a low-rank difference that is learned (Hu et al., 2021, section 4.1).
 
-    y = base_layer(x) + alpha / r * B A x. Parameters: lora_A [r, in], random, uniform within 1 / sqrt(in); lora_B
+    y = base_layer(x) + alpha / r * B A x. Parameters: lora_A [r, in], random, uniform from -1 / sqrt(in) to 1 / sqrt(in); lora_B
     [out, r], zeros; both in the base's dtype. The base's own need no gradient.
     x: [..., in] -> [..., out]. peft: tuners/lora/layer.py, Linear.
     """
@@ -1100,7 +1227,7 @@ print("logits with adapters and merged are closer than 0.001:", apart < 1e-3)
 # </details>
 
 # %% [markdown] id="f8512b4c"
-# ### Exercise 12 · DPO
+# ### Exercise 14 · DPO
 # difficulty ●●●○○ · importance ●●●○○ · 10 minutes
 #
 # Sometimes nobody can write the right answer, but anybody can say which of two is better. *Direct preference optimization* learns from such pairs. A frozen copy of the model is the reference. For each answer, take how much more likely the policy finds it than the reference does, in nats. The difference between the better and the worse answer, times $\beta$, is the pair's *margin*, and the loss wants it large:
@@ -1182,7 +1309,7 @@ print("the policy answers", repr(after_answer(policy)[1]))
 #
 # $\log 2 = 0.6931$: all margins are 0, and the sigmoid of 0 is a half. If yours begins elsewhere, policy and reference differ, by dropout for instance; if it *stays* there, the reference is the policy itself, and every margin is 0 for ever (huggingface/trl#1962).
 #
-# After 25 steps the loss is near 0 and the chosen answers have become much more likely. Look at what the policy writes all the same: in the run whose outputs are stored here, still the rejected answer. Both answers now have nearly the same loss, and the margin counts only how much each *gained* over the reference. A DPO run is judged by what the model writes, and not by its margin. (With 60 steps in place of 25, which one does it write?)
+# After 25 steps the loss is near 0 and the chosen answers have become much more likely. Look at what the policy writes all the same: in the run for which this text was written, still the rejected answer. Both answers now have nearly the same loss, and the margin counts only how much each *gained* over the reference. A DPO run is judged by what the model writes, and not by its margin. (With 60 steps in place of 25, which one does it write?)
 # </details>
 
 # %% [markdown] id="8549437e"
@@ -1198,21 +1325,22 @@ print("the policy answers", repr(after_answer(policy)[1]))
 # | `tokenizer_config.json` | which class reads it, and the special tokens' names |
 # | `generation_config.json` | where a text ends |
 #
-# ### Exercise 13 · The tensors
+# ### Exercise 15 · The tensors
 # difficulty ●●○○○ · importance ●●●●○ · 5 minutes
 #
 # Your model has transformers' names already; lesson 01 made a point of that. Three things remain. A *tied* head is the embedding's own tensor: safetensors refuses to save two names for one memory, so `lm_head.weight` is left out, and the config says that it is tied. Tensors must be contiguous. And weights are usually saved in bfloat16, of which the training itself must notice nothing.
 #
 # <details><summary>Hint</summary>
 #
-# `state_dict()` has the parameters, without what is computed. Two tensors share memory if their `data_ptr()` is the same. `.to(dtype)` returns the same tensor where the dtype is right already, `.to(dtype, copy=True)` does not.
+# `state_dict()` has the parameters, without what is computed. Two tensors of one shape are the same memory if their `data_ptr()` is the same. `.to(dtype)` returns the same tensor where the dtype is right already, `.to(dtype, copy=True)` does not.
 # </details>
 
 # %% exercise="training.tensors" id="training-tensors"
 def hub_tensors(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     """A model's weights as model.safetensors has them: name -> tensor.
 
-    The names of state_dict, without "lm_head.weight" where that is the same memory as "model.embed_tokens.weight".
+    The names of state_dict, without "lm_head.weight" where that is the same memory as "model.embed_tokens.weight". Of other
+    tensors with two names, each name gets a copy.
     Each tensor is a contiguous copy in `dtype`, without gradients, and shares no memory with the model or another one.
     The model stays as it is.
     """
@@ -1228,7 +1356,7 @@ def hub_tensors(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
 check("training.tensors", hub_tensors)
 
 # %% [markdown] id="71a07091"
-# ### Exercise 14 · tokenizer.json
+# ### Exercise 16 · tokenizer.json
 # difficulty ●●●○○ · importance ●●●○○ · 10 minutes
 #
 # A JSON file can't hold arbitrary bytes as text. GPT-2's way, which most models follow, gives each of the 256 bytes a printable character: the 188 bytes that are printable in Latin-1 stand for themselves, and the other 68 get the characters from U+0100 on, in order. A space becomes `Ġ`, a line break `Ċ`: that is where the odd letters in vocabularies come from. The ids of your bytes are in this very order.
@@ -1272,7 +1400,7 @@ def tokenizer_json(merges: list[tuple[int, int]]) -> dict[str, Any]:
 check("training.tokenizer_json", tokenizer_json)
 
 # %% [markdown] id="d6b533e5"
-# Now write the folder. `tokenizer_class` is a trap: without this line, transformers 5 takes the class that belongs to the `model_type`, Qwen's, which splits texts by another regular expression. It loads without a word, and a text with years in it gets other ids than in training, if merges of digits were learned (huggingface/transformers#45812 is such a bug in published models).
+# Now write the folder. One line of it is a trap: `tokenizer_class` decides which tokenizer transformers builds from your `tokenizer.json`. What happens without it is shown below.
 
 # %% id="1229556e"
 from safetensors.torch import save_file
@@ -1293,7 +1421,7 @@ save_file(hub_tensors(run.model, torch.float32), folder / "model.safetensors", m
 print("\n".join(f"{file.stat().st_size / 1000:8.1f} kB  {file.name}" for file in sorted(folder.iterdir())))
 
 # %% [markdown] id="9963a153"
-# And read it as a stranger would. transformers knows nothing of your code. (Where it is not installed, the cell says so; its stored output shows what comes.)
+# And read it as a stranger would. transformers knows nothing of your code. (Where it is not installed, the cell says so.)
 
 # %% tags=["nbval-ignore-output"] id="fb907967"
 from grader.instruments import reference
@@ -1308,18 +1436,95 @@ else:
     text = "Catherine had 2 sisters;  they weren't\n\nthere in 1798."
     print("the same ids:", tokenizer(text).input_ids == encode(text, merges))
 
+# %% [markdown] id="bdb10f6d"
+# And without the line `tokenizer_class`? Then transformers 5 takes the class that belongs to the `model_type`, which is Qwen2's, and that class puts its own regular expression in place of yours. It loads without a word. Below, the same text is read with three values of that line, and with two tokenizers: yours, and one that has learned merges of digits from a text full of years.
+
+# %% tags=["nbval-ignore-output"] id="e3c65003"
+def read_with(tokenizer_class: str | None, own: list[tuple[int, int]]) -> list[int]:
+    """The ids of the text, read by what transformers makes of these merges and this line of tokenizer_config.json."""
+    other = Path(tempfile.mkdtemp())
+    (other / "config.json").write_text(json.dumps(files["config.json"]))
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer_json(own)))
+    if tokenizer_class:
+        (other / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": tokenizer_class}))
+    return AutoTokenizer.from_pretrained(other)(text).input_ids
+
+# %% tags=["nbval-ignore-output"] id="e3a59b8b"
+if theirs is not None:
+    with_years = train_bpe(novel[:15_000] + " from 1798 to 1813" * 60, 120)
+    for name in ("PreTrainedTokenizerFast", "Qwen2Tokenizer", None):
+        same = [read_with(name, own) == encode(text, own) for own in (merges, with_years)]
+        print(f"{name!s:>24}: the same ids with your merges {same[0]}, with merges of years {same[1]}")
+
+# %% [markdown] id="a685de48"
+# With the novel's merges all is well whatever the line says, because 256 merges of a novel have no digits in them, and there the two expressions agree. Qwen2's cuts a year into single digits. A tokenizer that has learned ` 1798` as one token then gets ids that the model never saw in training. So test an export on a text with digits, contractions, double spaces and line breaks, and write the line. Published models had this bug (huggingface/transformers#45812, #45920); in open-instruct, data for fine-tuning were cut otherwise than those of the pretraining (allenai/open-instruct#1896).
+
 # %% tags=["nbval-ignore-output"] id="2c0cadb6"
 if theirs is not None:
-    some_text = held_out[None, :100]  # logits show more than the most likely token
+    some_text = torch.tensor([held_out[:100]])  # logits show more than the most likely token
     with torch.no_grad():
         apart = (theirs(some_text).logits - run.model(some_text)).abs().max().item()
     print("logits closer than 0.001:", apart < 1e-3)
-    mine, new = list(generate(run.model, prompt, 40)), reference.written(theirs, prompt, 40)
-    print("the same 40 tokens:", mine == new)
+    own, new = list(generate(run.model, prompt, 40)), reference.written(theirs, prompt, 40)
+    print("the same 40 tokens:", own == new)
     print(repr(tokenizer.decode(prompt[0].tolist() + new)))
 
 # %% [markdown] id="804731f5"
-# The same ids, logits and tokens, from code that has never seen yours. That is the test of an export. A square matrix that is transposed, a wrong `rope_theta` or a head that is missing all load, some with a warning that nobody reads, and give other logits. The tokens alone are a weaker test: a model that has learned little writes its most frequent words whatever is wrong with its positions. Where the texts differ, `grader trace FOLDER --weights` records what transformers makes of the folder, and `grader compare` says which layer of yours does something else. From here, `push_to_hub` uploads the folder; inference engines such as llama.cpp and MLX read it or convert it.
+# The same ids, logits and tokens, from code that has never seen yours. That is the test of an export. A square matrix that is transposed, a wrong `rope_theta` or a head that is missing all load, some with a warning that nobody reads, and give other logits. The tokens alone are a weaker test: a model that has learned little writes its most frequent words whatever is wrong with its positions. Where the logits differ, compare the folder with what you have: each tensor of `load_file(folder / "model.safetensors")` with `run.model.state_dict()`, and `config.json` with `CONFIG`. `grader compare` can't help here: it builds your class with the folder's own config and weights, so it finds code that differs, and never a folder that is wrong.
+#
+# What was exported is `run.model`; with `merged` or `policy` in its place the folder has a fine-tuned one. `grader chat training.ipynb:CausalLM --weights FOLDER` talks to it, `push_to_hub` uploads it, and inference engines such as llama.cpp and MLX read it or convert it. One line of the config promises more than you have trained: `max_position_embeddings` is 512, and the pieces had 64 tokens. Which loss has the model behind position 64?
+
+# %% tags=["nbval-ignore-output"] id="c034fbf6"
+long_inputs, long_targets = Batches([held_out], END, B=16, T=256).take()
+with torch.no_grad():
+    logits = run.model(long_inputs)
+for first, last in ((16, 64), (64, 128), (128, 256)):
+    part = slice(first, last)
+    print(f"positions {first:3} to {last - 1:3}: loss {cross_entropy(logits[:, part], long_targets[:, part]):.2f}")
+
+# %% [markdown] id="5b058c1a"
+# Where it rises, the model has met distances between tokens that it was never trained on. RoPE has an angle for every distance, but nothing has taught attention to read it. After 240 steps the model hardly uses its context, so little shows; after 2,000 look again. A config should promise what was trained: write 64, or end the training on longer pieces, as most published models do.
+
+# %% [markdown] id="542d98f8"
+# ## What it costs
+#
+# Your folder has the weights. Your checkpoint has what a training needs to go on. How many times as large is its file?
+
+# %% prediction="training.checkpoint_size" id="prediction-training-checkpoint_size"
+predict(
+    "training.checkpoint_size", "the checkpoint's file, in sizes of model.safetensors",
+    guess=...
+)
+
+# %% tags=["nbval-ignore-output"] id="12bed430"
+saved_run.save(run)
+weights, checkpoint = ((f / name).stat().st_size for f, name in ((folder, "model.safetensors"), (saved_run.file.parent, saved_run.file.name)))
+print(f"model.safetensors {weights / 1e6:.1f} MB, the checkpoint {checkpoint / 1e6:.1f} MB")
+measured("training.checkpoint_size", checkpoint / weights)
+
+# %% [markdown] id="06262e84"
+# <details><summary>What the numbers say</summary>
+#
+# Three: the weights, and two moments for each. Where the folder has bfloat16 and the training float32, as in most large runs, it is six. That is why a run keeps few checkpoints, and why the hub has none of them.
+# </details>
+#
+# And your own code, beside the libraries'? They do the same, so it is only time that they save.
+
+# %% tags=["nbval-ignore-output"] id="d45a57ce"
+from grader.instruments import clock
+from tokenizers import Tokenizer
+
+library, piece = Tokenizer.from_str(json.dumps(tokenizer_json(merges))), novel[-10_000:]
+theirs_step = optim.AdamW(run.model.parameters(), lr=0.0).step
+accumulate(run.model, [run.batches.take()])
+run.optimizer.lr = 0.0  # the weights stay
+calls = {
+    "encode, yours": lambda: encode(piece, merges), "encode, tokenizers": lambda: library.encode(piece),
+    "AdamW's step, yours": run.optimizer.step, "AdamW's step, torch": theirs_step,
+    "a checkpoint": lambda: saved_run.save(run),
+}
+for name, took in clock.in_turns(calls, repeats=5).items():
+    print(f"{name:>20} {took:7.1f} ms")
 
 # %% [markdown] id="faa0b792"
 # ## Your guesses
@@ -1339,8 +1544,9 @@ predictions()
 # | AdamW | steps of equal size, decay beside the gradient | one rate for all weights | weights differ from torch's after some steps at a *large* rate and decay |
 # | warm-up, cosine | small steps at first and at the end | the moments are poor at first | the first update changes nothing |
 # | clipping | one norm over all gradients | one bad batch | the direction changes |
+# | batches | texts joined with end marks, cut, in a seeded order | one shape; nothing read twice | a resumed run reads other pieces |
 # | accumulation | a large batch in pieces | memory | the gradient differs from the whole batch's, with *unequal* lengths |
-# | resume | weights, moments, steps | machines stop | the next losses are not equal to the last bit |
+# | checkpoint | all that a step reads and changes, in a file that is replaced whole | machines stop | the next losses are not equal to the last bit |
 # | SFT | loss on answers and their ends | learn to answer, not to ask | the model does not stop |
 # | LoRA | a low-rank difference | memory of optimizer and checkpoints | merged logits differ, in float32 |
 # | DPO | a margin over a reference | comparisons are easier than answers | the first loss is not $\log 2$ |
