@@ -192,6 +192,24 @@ def test_what_mamba_selects_by_is_made_behind_the_convolution(name: str, norm: b
     assert heights["x_proj: dt, B, C"] < heights["convolution over 4, SiLU"] < heights["x"]
 
 
+def test_a_state_beside_attention_has_a_panel() -> None:
+    model, attention, state, mlp = parts(DRAWN["falcon_h1"])
+    assert (attention.name, state.name, mlp.name) == ("attention", "attention-2", "mlp")
+    assert ">Mamba-2, beside attention<" in state.svg and ">beside it Mamba-2<" in model.svg
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"mamba_rms_norm": False}, "× SiLU(z)"),
+        ({"mamba_rms_norm": True, "mamba_norm_before_gate": True}, "RMSNorm, then × SiLU(z)"),
+        ({"mamba_rms_norm": True, "mamba_norm_before_gate": False}, "× SiLU(z), then RMSNorm"),
+    ],
+)
+def test_a_states_gate_has_its_norm_where_the_fields_say(fields: dict[str, Any], words: str) -> None:
+    assert f">{words}<" in parts(read({"model_type": "falcon_h1", **fields}))[2].svg
+
+
 def test_differential_attention_subtracts_a_softmax() -> None:
     assert ">( softmax₁ − λ · softmax₂ ) · v<" in parts(DRAWN["diffllama"])[1].svg
     assert "softmax₁" not in parts(DRAWN["llama"])[1].svg

@@ -66,7 +66,7 @@ def mixer_lines(mixer: Mixer) -> list[str]:
         lines += [f"{'chunks' if mixer.chunked else 'window'} of {mixer.window:,} tokens"]
     lines += details(mixer)
     if mixer.beside:
-        lines += [f"beside it {mixer.beside.label}, {_state_numbers(mixer.beside)}"]
+        lines += [f"beside it {mixer.beside.label}", _state_numbers(mixer.beside)]
     return lines
 
 
