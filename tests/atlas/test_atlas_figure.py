@@ -210,6 +210,16 @@ def test_a_states_gate_has_its_norm_where_the_fields_say(fields: dict[str, Any],
     assert f">{words}<" in parts(read({"model_type": "falcon_h1", **fields}))[2].svg
 
 
+def test_streams_are_as_many_as_the_field_says_and_experts_do_what_the_code_does() -> None:
+    streams = parts(read({"model_type": "deepseek_v4", "hc_mult": 2}))[0].svg
+    assert (
+        ">2 streams, mixed around each part<" in streams and ">4 streams (AltUp)" in parts(DRAWN["gemma3n_text"])[0].svg
+    )
+    panels = {name: parts(DRAWN[name])[-1].svg for name in ("gpt_oss", "llama4_text")}
+    assert ">activation: clamped SwiGLU, alpha 1.702, times (up + 1)<" in panels["gpt_oss"]
+    assert "sigmoid of the chosen, on what experts read<" in panels["llama4_text"]
+
+
 def test_differential_attention_subtracts_a_softmax() -> None:
     assert ">( softmax₁ − λ · softmax₂ ) · v<" in parts(DRAWN["diffllama"])[1].svg
     assert "softmax₁" not in parts(DRAWN["llama"])[1].svg
