@@ -217,7 +217,7 @@ def test_streams_are_as_many_as_the_field_says_and_experts_do_what_the_code_does
     )
     panels = {name: parts(DRAWN[name])[-1].svg for name in ("gpt_oss", "llama4_text")}
     assert ">activation: clamped SwiGLU, alpha 1.702, times (up + 1)<" in panels["gpt_oss"]
-    assert "sigmoid of the chosen, on what experts read<" in panels["llama4_text"]
+    assert ">weights multiply what experts read<" in panels["llama4_text"]
 
 
 def test_differential_attention_subtracts_a_softmax() -> None:
