@@ -27,11 +27,11 @@ class PortStep:
 # Concepts in the order of a port. A lesson's lesson.toml names those that it teaches.
 ORDER = (
     *("embedding", "embedding_scale", "learned_positions", "per_layer_embeddings", "layers", "layer_norm", "rms_norm"),
-    *("norm_placement", "residual_streams", "layer_scale", "plain_mlp", "gated_mlp", "experts", "rope", "rope_scaling"),
-    *("nope", "alibi", "multi_head_attention", "grouped_queries", "latent_attention", "sparse_attention"),
-    *("compressed_attention", "qk_norm", "v_norm", "score_scale", "score_cap", "attention_gate", "sinks"),
-    *("attention_bias", "sliding_window", "linear_attention", "state_space", "short_convolution", "shared_kv"),
-    *("k_is_v", "soft_cap", "head"),
+    *("norm_placement", "residual_streams", "residual_scale", "layer_scale", "plain_mlp", "gated_mlp", "experts"),
+    *("rope", "rope_scaling", "nope", "alibi", "multi_head_attention", "grouped_queries", "latent_attention"),
+    *("sparse_attention", "compressed_attention", "qk_norm", "v_norm", "score_scale", "score_cap", "attention_gate"),
+    *("sinks", "attention_bias", "sliding_window", "linear_attention", "state_space", "short_convolution", "shared_kv"),
+    *("k_is_v", "logit_scale", "soft_cap", "head"),
 )
 # Of each of these a part of a program has one, and another takes its place.
 INSTEAD = (
@@ -52,11 +52,19 @@ PARTICULAR = {
         "{} numbers for each layer",
     ),
     "residual streams": ("residual_streams", "block", "{} streams, mixed around each part"),
+    "scale of each part's output": ("residual_scale", "block", "each part's output times {}"),
+    "scale of each part's output, over the root of the number of layers": (
+        "residual_scale",
+        "block",
+        "each part's output times {} over the root of the number of layers",
+    ),
     "scale of each layer's output": ("layer_scale", "block", "each layer's output times {}"),
     "norm of values": ("v_norm", "attention", "values through an {}"),
     "scale of scores": ("score_scale", "attention", "scores times {}"),
     "scale of scores, by one over its root": ("score_scale", "attention", "scores times one over the root of {}"),
     "soft cap of scores": ("score_cap", "attention", "scores capped at ±{}"),
+    "scale of logits": ("logit_scale", "head", "logits times {}"),
+    "scale of logits, divided by it": ("logit_scale", "head", "logits divided by {}"),
     "soft cap of logits": ("soft_cap", "head", "logits capped at ±{}"),
 }
 
@@ -89,6 +97,8 @@ def concepts(model: Architecture) -> dict[str, tuple[str, str]]:
         found["embedding"] = ("embedding", f"{found['embedding'][1]}, through {facts['norm of the embedding'].value}")
     if traits.embedding_scale:
         found["embedding_scale"] = ("embedding", "multiplied by the root of the width")
+    elif "scale of embedding" in facts:
+        found["embedding_scale"] = ("embedding", f"multiplied by {shown(facts['scale of embedding'].value)}")
     if "positions" in model.embedding:
         found["learned_positions"] = ("embedding", f"{model.embedding['positions'][0]:,} learned positions")
     found["layers"] = ("layers", str(facts["layer mix"].value))

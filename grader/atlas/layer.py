@@ -68,6 +68,7 @@ class Mixer:
     shared: bool = False
     conv: int = 0
     doubled: bool = False  # the delta rule's β lies between 0 and 2, not 1
+    norm_first: bool = False  # a state's output is normed before its gate, not behind it
     parts_normed: bool = False  # Mamba's dt, B and C, each by an RMSNorm
     rate: int = 0  # how many tokens DeepSeek-V4 compresses into one entry
     qkv: str = ""

@@ -82,9 +82,10 @@ def mamba2(f: Fields, traits: Traits) -> Mixer:
     if says(f, traits.state_norm):
         shapes |= {"norm": (inner,)}
     shapes |= linear("out_proj", d, inner, bias)
-    return Mixer(
+    found = Mixer(
         "mamba2", "Mamba-2", shapes, heads, groups, state, inner // heads, conv=conv, gate="each number", out=OUT
     )
+    return replace(found, norm_first=traits.side_by_side and f.truth("mamba_norm_before_gate"))
 
 
 def mamba(f: Fields, traits: Traits) -> Mixer:

@@ -255,6 +255,26 @@ def test_a_step_of_a_port_says_what_the_reference_has(left: str, right: str, con
 
 
 @pytest.mark.parametrize(
+    ("kind", "fields", "found"),
+    [
+        (
+            "granite",
+            {"embedding_multiplier": 12, "residual_multiplier": 0.22, "logits_scaling": 16.0},
+            {
+                "embedding_scale": "add: multiplied by 12",
+                "residual_scale": "add: each part's output times 0.22",
+                "logit_scale": "add: logits divided by 16.0",
+            },
+        ),
+        ("cohere", {"logit_scale": 0.0625}, {"logit_scale": "add: logits times 0.0625"}),
+    ],
+)
+def test_what_multiplies_the_stream_is_a_step(kind: str, fields: dict[str, Any], found: dict[str, str]) -> None:
+    changed = {step.concept: step.change for step in steps(read(LLAMA), read({"model_type": kind, **fields}))}
+    assert found.items() <= changed.items()
+
+
+@pytest.mark.parametrize(
     ("kind", "fields", "label", "words"),
     [
         ("gpt_neox", {"use_parallel_residual": False}, "norms stand", "before attention, before MLP"),

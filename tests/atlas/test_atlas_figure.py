@@ -192,6 +192,34 @@ def test_what_mamba_selects_by_is_made_behind_the_convolution(name: str, norm: b
     assert heights["x_proj: dt, B, C"] < heights["convolution over 4, SiLU"] < heights["x"]
 
 
+def test_a_state_beside_attention_has_a_panel() -> None:
+    model, attention, state, mlp = parts(DRAWN["falcon_h1"])
+    assert (attention.name, state.name, mlp.name) == ("attention", "attention-2", "mlp")
+    assert ">Mamba-2, beside attention<" in state.svg and ">beside it Mamba-2<" in model.svg
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"mamba_rms_norm": False}, "× SiLU(z)"),
+        ({"mamba_rms_norm": True, "mamba_norm_before_gate": True}, "RMSNorm, then × SiLU(z)"),
+        ({"mamba_rms_norm": True, "mamba_norm_before_gate": False}, "× SiLU(z), then RMSNorm"),
+    ],
+)
+def test_a_states_gate_has_its_norm_where_the_fields_say(fields: dict[str, Any], words: str) -> None:
+    assert f">{words}<" in parts(read({"model_type": "falcon_h1", **fields}))[2].svg
+
+
+def test_streams_are_as_many_as_the_field_says_and_experts_do_what_the_code_does() -> None:
+    streams = parts(read({"model_type": "deepseek_v4", "hc_mult": 2}))[0].svg
+    assert (
+        ">2 streams, mixed around each part<" in streams and ">4 streams (AltUp)" in parts(DRAWN["gemma3n_text"])[0].svg
+    )
+    panels = {name: parts(DRAWN[name])[-1].svg for name in ("gpt_oss", "llama4_text")}
+    assert ">activation: clamped SwiGLU, alpha 1.702, times (up + 1)<" in panels["gpt_oss"]
+    assert ">weights multiply what experts read<" in panels["llama4_text"]
+
+
 def test_differential_attention_subtracts_a_softmax() -> None:
     assert ">( softmax₁ − λ · softmax₂ ) · v<" in parts(DRAWN["diffllama"])[1].svg
     assert "softmax₁" not in parts(DRAWN["llama"])[1].svg

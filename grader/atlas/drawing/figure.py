@@ -37,8 +37,8 @@ def parts(architecture: Architecture, against: Architecture | None = None) -> li
     """The panels of a figure, each 440 pixels wide. against: what is not as there has an orange ring."""
     canvas, height = model.draw(architecture, against)
     found = [Part("model", architecture.name, describe(architecture), canvas, height)]
-    groups = alike(architecture)
-    for i, group in enumerate(groups):
+    groups, mixing = alike(architecture), 0
+    for group in groups:
         mixer, number = group[0][0], sum(count for _, count in group)
         title = mixer.label if len(groups) == 1 else f"{mixer.label}, in {number} layer{'s' * (number > 1)}"
         if architecture.traits.double:
@@ -47,9 +47,15 @@ def parts(architecture: Architecture, against: Architecture | None = None) -> li
             drawn, height = state.draw(mixer, architecture.width, title)
         else:
             drawn, height = attention.draw(mixer, architecture.width, title, _seen(group))
-        name = "attention" if i == 0 else f"attention-{i + 1}"
-        words = "; ".join(mixer_lines(mixer))
-        found.append(Part(name, f"{architecture.name}: {title}", f"{words}.", drawn, height))
+        panels = [(title, "; ".join(mixer_lines(mixer)), drawn, height)]
+        if mixer.beside:  # Falcon-H1's
+            title = f"{mixer.beside.label}, beside attention"
+            words = "; ".join(mixer_lines(mixer.beside))
+            panels.append((title, words, *state.draw(mixer.beside, architecture.width, title)))
+        for title, words, drawn, height in panels:
+            mixing += 1
+            name = "attention" if mixing == 1 else f"attention-{mixing}"
+            found.append(Part(name, f"{architecture.name}: {title}", f"{words}.", drawn, height))
     for i, (part, _) in enumerate(mlps(architecture)):
         title = part.label if not part.experts else f"{part.experts} {part.label}"
         drawn, height = mlp.draw(part, architecture.width, title)

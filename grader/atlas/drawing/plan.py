@@ -172,6 +172,7 @@ def _embedding_lines(model: Architecture) -> list[str]:
 
 def _oddities(model: Architecture) -> list[str]:
     found = []
+    streams = model.facts["residual streams"].value if "residual streams" in model.facts else 1
     shared = sum(bool(layer.mixer and layer.mixer.shared) for layer in model.layers)
     if shared:
         found.append(f"the last {shared} use earlier keys and values")
@@ -181,12 +182,12 @@ def _oddities(model: Architecture) -> list[str]:
     if model.traits.double:
         found += DOUBLE
     if model.traits.hyper_connections:
-        found.append("four streams, mixed around each part")
+        found.append(f"{streams} streams, mixed around each part")
     found += stream_scales(model)
     if model.traits.layer_scalar:
         found.append("then times a number of its own")
     if model.traits.altup:
-        found.append("four streams (AltUp), LAuReL beside attention")
+        found.append(f"{streams} streams (AltUp), LAuReL beside attention")
     return found
 
 

@@ -56,6 +56,17 @@ def read_formula(mixer: Mixer) -> str:
     return f"{steps.read} / √{mixer.key_dim}" if steps.scaled else steps.read
 
 
+def gate_words(mixer: Mixer) -> str:
+    """What the output is multiplied by, and its norm where it has one."""
+    steps = KINDS[mixer.kind]
+    if mixer.kind != "mamba2":
+        return steps.gate
+    product, norm = steps.gate.split(", then ")
+    if "norm" not in mixer.shapes:
+        return product
+    return f"{norm}, then {product}" if mixer.norm_first else steps.gate
+
+
 def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
     """The panel, and its height."""
     canvas = Canvas()
@@ -70,7 +81,7 @@ def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
     inner = mixer.heads * mixer.value_dim
     canvas.box(out, "state", [mixer.out, f"{inner:,} → {width:,}"])
     gate = Box(LEFT + 70, out.bottom + GAP, RIGHT - LEFT - 70, THIN_H)
-    canvas.box(gate, "norm", [steps.gate])
+    canvas.box(gate, "norm", [gate_words(mixer)])
     canvas.line((cx, gate.y), (cx, out.bottom))
     frame = Box(LEFT, gate.bottom + GAP, 330, 101 + 17 * len(steps.updates))
     canvas.area(frame, "white", 8)
@@ -121,7 +132,7 @@ def _numbers(mixer: Mixer) -> str:
     if mixer.kind == "mamba":
         return f"{mixer.heads:,} channels, each a state of {mixer.key_dim}"
     shared = f", {mixer.kv_heads} keys" if mixer.kv_heads != mixer.heads and mixer.kind == "delta" else ""
-    groups = f" in {mixer.kv_heads} groups" if mixer.kind == "mamba2" else ""
+    groups = f" in {mixer.kv_heads} group{'s' * (mixer.kv_heads > 1)}" if mixer.kind == "mamba2" else ""
     return f"{mixer.heads} heads{shared}{groups}, each a matrix of {mixer.value_dim} × {mixer.key_dim}"
 
 

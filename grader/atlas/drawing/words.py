@@ -66,7 +66,7 @@ def mixer_lines(mixer: Mixer) -> list[str]:
         lines += [f"{'chunks' if mixer.chunked else 'window'} of {mixer.window:,} tokens"]
     lines += details(mixer)
     if mixer.beside:
-        lines += [f"beside it {mixer.beside.label}, {_state_numbers(mixer.beside)}"]
+        lines += [f"beside it {mixer.beside.label}", _state_numbers(mixer.beside)]
     return lines
 
 
@@ -135,9 +135,10 @@ def router_words(mlp: Mlp) -> str:
 
 
 def choice_words(mlp: Mlp) -> list[str]:
-    """What else decides which experts a router chooses."""
+    """What else decides which experts a router chooses, and what its weights are for."""
     groups = [f"from the best {mlp.chosen_groups} of {mlp.groups} groups"] if mlp.groups else []
-    return [*groups, "a bias for the choice alone"] if mlp.choice_bias else groups
+    before = ["weights multiply what experts read"] if mlp.router == "sigmoid of the chosen" else []  # Llama 4's
+    return [*groups, *before, *["a bias for the choice alone"] * mlp.choice_bias]
 
 
 def mixers(model: Architecture) -> list[tuple[Mixer, int]]:
