@@ -318,7 +318,7 @@ measured("fast_decoding.share", 100 * rates["as it was"] / rates["the limit"])
 # %% [markdown] id="43c4f549"
 # <details><summary>What the numbers say</summary>
 #
-# On the machine where this notebook was stored, which was busy with other work, around a half. It is another number on every machine, and a little different each time.
+# On the machine where this notebook was stored, about four tenths. It is another number on every machine, and a little different each time.
 # </details>
 
 # %% [markdown] id="272565f7"
@@ -720,7 +720,7 @@ measured("fast_decoding.rows", spent[576] / spent[4096])
 # %% [markdown] id="6cde60b9"
 # <details><summary>What the numbers say</summary>
 #
-# About one and a half times as long where this was stored, though the bytes are the same.
+# More than one and a half times as long where this was stored, though the bytes are the same.
 # </details>
 
 # %% [markdown] id="cbebb9d0"
