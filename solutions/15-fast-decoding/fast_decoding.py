@@ -955,6 +955,8 @@ predict("fast_decoding.fbgemm", "next tokens of SmolLM2 that stay the same with 
 # %% tags=["setup"] jupyter={"source_hidden": true} long="a copy of the model, and what its products' inputs look like" id="9c79673d"
 import copy
 
+from grader.instruments import patch
+
 Kernel = Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]  # weight, largest input of each channel -> the product
 
 
@@ -969,20 +971,11 @@ class Product(nn.Module):
         return self.product(x)
 
 
-@torch.no_grad()
 def largest_inputs(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
     """For each linear layer, by its name: how large each channel of its input gets while the model reads ids. [in]"""
-    found: dict[str, Tensor] = {}
-
-    def note(name: str, layer: nn.Module, inputs: tuple[Tensor]) -> None:
-        found[name] = inputs[0].abs().flatten(0, -2).amax(dim=0)
-
-    linears = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Linear)]
-    hooks = [part.register_forward_pre_hook(partial(note, name)) for name, part in linears]
-    model(ids)
-    for hook in hooks:
-        hook.remove()
-    return found
+    calls = patch.calls_in(model, ids)
+    linears = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    return {name: calls[name].input.abs().flatten(0, -2).amax(dim=0) for name in linears}
 
 
 def in_int8(model: FastLM, kernel: Kernel, largest: dict[str, Tensor]) -> FastLM:
@@ -1026,14 +1019,14 @@ def says(model: nn.Module, at_once: int = 1) -> Tensor:
 kernels = {"int8 pack, bfloat16 input": lambda weight, largest: int8_pack(Int8Linear(weight), torch.bfloat16),
            "int8, FBGEMM": lambda weight, largest: fbgemm(Int8Linear(weight))}  # fmt: skip
 models = {name: in_int8(fast, kernel, largest) for name, kernel in kernels.items() if name in ways}
-expected, same = says(fast), {}
+expected, agreed = says(fast), {}
 rates = race(models | {"float32": fast})
 for name, model in models.items():
-    same[name] = (says(model) == expected).float().mean().item()
+    agreed[name] = (says(model) == expected).float().mean().item()
     at_once = (says(model, at_once=1000) == expected).float().mean().item()
-    print(f"{name:>26}: {rates[name] / rates['float32']:.1f} times as fast as float32; {same[name]:.0%} of"
+    print(f"{name:>26}: {rates[name] / rates['float32']:.1f} times as fast as float32; {agreed[name]:.0%} of"
           f" {len(expected)} next tokens are the same, and {at_once:.0%} if a text is read at once")
-measured("fast_decoding.fbgemm", 100 * same.get("int8, FBGEMM", float("nan")))
+measured("fast_decoding.fbgemm", 100 * agreed.get("int8, FBGEMM", float("nan")))
 
 # %% [markdown] id="5c860402"
 # <details><summary>What the numbers say</summary>
@@ -1077,12 +1070,12 @@ def keep_large(weight: Tensor, largest: Tensor, count: int = 16) -> Callable[[Te
 # %% tags=["nbval-ignore-output"] id="f6a2c8b3"
 for count in (1, 4, 16) if "int8, FBGEMM" in ways else ():
     models[f"FBGEMM, {count} in float32"] = model = in_int8(fast, partial(keep_large, count=count), largest)
-    same[f"FBGEMM, {count} in float32"] = (says(model) == expected).float().mean().item()
+    agreed[f"FBGEMM, {count} in float32"] = (says(model) == expected).float().mean().item()
 rates = race(models | {"float32": fast})
-for name, share in same.items():
+for name, share in agreed.items():
     print(f"{name:>26}: {rates[name] / rates['float32']:.1f} times as fast as float32, {share:.0%} the same")
-measured("fast_decoding.outliers", 100 * same.get("FBGEMM, 16 in float32", float("nan")))
-good = [name for name in same if same[name] >= 0.9] or [max(same, key=same.get)]
+measured("fast_decoding.outliers", 100 * agreed.get("FBGEMM, 16 in float32", float("nan")))
+good = [name for name in agreed if agreed[name] >= 0.9] or [max(agreed, key=agreed.get)]
 int8 = models[max(good, key=rates.get)]
 
 # %% [markdown] id="a07d9c16"
