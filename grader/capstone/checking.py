@@ -1,6 +1,6 @@
 """How much of a capstone a program gets right, as rows and as points."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from grader.capstone.folder import NOT_STARTED, PROGRAM, TRACE
+from grader.capstone.making import parameters
 from grader.checks.probe.running import quietly
 from grader.config import Config
 from grader.errors import GraderError
@@ -120,7 +121,7 @@ def _built(model: type[nn.Module], config: Config) -> nn.Module | None:
 
 def _failings(model: nn.Module, trace: Trace) -> Iterator[str]:
     """What a comparison of tensors can't show: weights that are there twice, and a cache that is not a new one."""
-    own, due = (sum(p.numel() for p in each) for each in (model.parameters(), _different(trace.weights.values())))
+    own, due = parameters(model), sum(tensor.numel() for tensor in trace.weights.values())
     if own > due:
         tied = " With tie_word_embeddings the head's weight is the embedding's." if _tied(trace) else ""
         yield f"Your model has {own:,} parameters, and the model of this folder {due:,}.{tied}"
@@ -137,11 +138,6 @@ def _gives_no_cache(model: nn.Module) -> bool:
 
 def _tied(trace: Trace) -> bool:
     return bool(trace.build["config"].get("tie_word_embeddings"))
-
-
-def _different(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Those of some tensors that are not the same memory as one before them."""
-    return list({tensor.data_ptr(): tensor for tensor in tensors}.values())
 
 
 def _caches_are_new(model: nn.Module, ids: Tensor) -> bool:
