@@ -340,7 +340,9 @@ def other_training(weight: Tensor, x: Tensor, y: Tensor) -> Training:
 
 
 def gone_on(Checkpoint: Any, weight: Tensor, x: Tensor, y: Tensor, before: int, after: int, often: int) -> Tensor:
-    """The losses of a training that is saved `often` times before it goes on, and of others that go on from its file."""
+    """The losses of a training that is saved `often` times before it goes on, and of others that go on from its file,
+    as from a copy of it under another name: what is kept in memory alone is lost when a machine stops."""
+    import shutil
     import tempfile
     from pathlib import Path
 
@@ -353,9 +355,11 @@ def gone_on(Checkpoint: Any, weight: Tensor, x: Tensor, y: Tensor, before: int, 
             losses += steps_of(training, before)
             Checkpoint(file).save(training)
         losses += steps_of(training, after)
-        for _ in range(2):  # a file can be read twice
+        if not file.exists():
+            raise FileNotFoundError("save has written no file at the path that the checkpoint was made with")
+        for copy in ("copied.pt", "copied again.pt"):  # a file can be read twice
             again = other_training(weight, x, y)
-            Checkpoint(str(file)).load(again)
+            Checkpoint(str(shutil.copy(file, Path(folder, copy)))).load(again)
             losses += [*steps_of(again, after), float(again.done), float(again.batches.position)]
     return torch.tensor(losses)
 
