@@ -380,6 +380,14 @@ def test_one_error_in_several_cases_is_told_once_with_the_shapes_that_met() -> N
     ]
 
 
+def test_an_error_is_told_without_what_is_another_in_every_run() -> None:
+    odd = "import tempfile; open(tempfile.mkdtemp() + '/run.pt')\n        normed = (x - mean)"
+    text = text_with("gpt2.layer_norm", ("normed = (x - mean)", odd))
+    assert "No such file or directory: '.../run.pt'" in text and text.count("run.pt") == 2
+    odd = "raise TypeError(f'not for {object()}')\n        normed = (x - mean)"
+    assert "It raised TypeError: not for <object object>" in text_with("gpt2.layer_norm", ("normed = (x - mean)", odd))
+
+
 def test_another_error_among_them_keeps_its_own_words() -> None:
     odd = "if x.dtype == torch.bfloat16: raise ValueError('coarse')\n        normed = (x - mean)"
     text = text_with("gpt2.layer_norm", FORGOTTEN, ("normed = (x - mean)", odd))

@@ -11,6 +11,7 @@ import linecache
 import os
 import re
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -206,8 +207,12 @@ def message_of(error: BaseException) -> str:
 
 
 def _headline(error: BaseException) -> str:
+    """The error's name and its first line, without what is another in every run: addresses and temporary folders."""
     lines = message_of(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    temporary = re.escape(tempfile.gettempdir()) + r"/[^/\s'\"]+/"
+    first = next(iter(lines), "")
+    same = re.sub(rf"(?<=['\"\s]){temporary}", ".../", re.sub(r" at 0x[0-9a-f]+", "", first))
+    return f"{type(error).__name__}: {same}" if lines else type(error).__name__
 
 
 def stub_of(error: NotImplementedError) -> str:
