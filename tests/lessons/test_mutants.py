@@ -9,6 +9,7 @@ import io
 import json
 import resource
 import signal
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -32,7 +33,8 @@ from grader.tolerance import agree
 pytestmark = pytest.mark.lesson
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 5  # of processor time: a mutant that loops forever is stopped, and counts as noticed
+SECONDS = 5  # of processor time, at most: a mutant that loops forever is stopped, and counts as noticed
+LONGER = 20  # so many times what the solution takes for its own cases is enough for a mutant, from a second on
 
 
 @cache
@@ -63,12 +65,12 @@ def memory_limit() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def time_limit() -> Iterator[None]:
+def time_limit(seconds: float = SECONDS) -> Iterator[None]:
     def stop(signum: int, frame: FrameType | None) -> None:
         raise TimeoutError
 
     previous = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
@@ -76,11 +78,13 @@ def time_limit() -> Iterator[None]:
         signal.signal(signal.SIGPROF, previous)
 
 
-def passes(recorded: Recording, exercise: str, changed: Callable[[str], dict[str, Any]], mutant: Mutant) -> bool:
+def passes(
+    recorded: Recording, exercise: str, changed: Callable[[str], dict[str, Any]], mutant: Mutant, seconds: float
+) -> bool:
     """Whether the check lets the mutant pass. Most don't get beyond the first cases, and are not examined further."""
     task, answer = recorded.task(exercise), recorded.answer(exercise)
     try:
-        with time_limit(), contextlib.redirect_stdout(io.StringIO()):
+        with time_limit(seconds), contextlib.redirect_stdout(io.StringIO()):
             target = changed(mutant.source)[task.solution]
             outputs = probe_each(task, target, outputs_only=True)
             return all(gives_it(answer, i, one) for i, one in enumerate(outputs)) and right(recorded, exercise, target)
@@ -120,9 +124,11 @@ def test_every_change_of_a_solution_is_noticed(folder: Path, exercise: str) -> N
     lesson = Lesson(folder)
     recorded, namespace = recording(folder), lesson.changed(exercise)
     source = lesson.source_of(exercise)
+    began = time.process_time()
     changed = mutants(source, axes_of(recorded, exercise, namespace, source))
+    seconds = min(SECONDS, max(1, LONGER * (time.process_time() - began)))
     assert changed
-    survivors = {mutant.change for mutant in changed if passes(recorded, exercise, namespace, mutant)}
+    survivors = {mutant.change for mutant in changed if passes(recorded, exercise, namespace, mutant, seconds)}
     known = known_equivalents(folder).get(exercise, {})
     killed, equivalent = len(changed) - len(survivors), len(survivors & known.keys())
     print(f"{exercise}: {killed} of {len(changed)} mutants noticed, {equivalent} change nothing")
