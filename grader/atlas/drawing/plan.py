@@ -18,7 +18,7 @@ from grader.atlas.drawing.words import (
     pattern_words,
 )
 from grader.atlas.layer import Layer
-from grader.atlas.whole import norm_places
+from grader.atlas.whole import ROOT, norm_places
 
 GAP = 18
 NORM_H = 28
@@ -157,8 +157,9 @@ def _head_lines(model: Architecture) -> list[str]:
 
 def _embedding_lines(model: Architecture) -> list[str]:
     lines = [f"{model.vocabulary:,} tokens × {model.width:,}"]
-    if model.traits.embedding_scale:
-        lines.append(f"times √{model.width:,}")
+    scale = model.facts.get("scale of embedding")
+    if scale:
+        lines.append(f"times √{model.width:,}" if scale.value == ROOT else f"times {scale.value:g}")
     if "norm of the embedding" in model.facts:
         lines.append(f"then {model.facts['norm of the embedding'].value}")
     if "positions" in model.embedding:
@@ -181,6 +182,8 @@ def _oddities(model: Architecture) -> list[str]:
         found.append(f"{chosen} look where an earlier index chose")
     if model.traits.double:
         found += DOUBLE
+        dense = model.layers[0].extra["first dense.up_proj"][1]
+        found.append(f"dense MLPs: {model.width:,} → {dense:,} → {model.width:,}")
     if model.traits.hyper_connections:
         found.append(f"{streams} streams, mixed around each part")
     found += stream_scales(model)
