@@ -14,7 +14,6 @@ from grader.atlas.told import of_attention, of_state, proportional
 from grader.atlas.traits import Traits
 from grader.errors import GraderError
 
-
 LAYER_THETA = "layer_rope_theta"  # the field of Granite's models with windows
 
 

@@ -87,7 +87,8 @@ def _temperature(f: Fields, traits: Traits, turned: bool) -> list[Told]:
     Source: Llama4TextAttention and get_llama_4_attn_scale of ministral3 in transformers.
     """
     if traits.temperature == "without RoPE" and not turned and f.truth("attn_temperature_tuning"):
-        every, growth, place = f.needed("floor_scale"), f.get("attn_scale"), "(t + 1)"
+        every: Any = f.needed("floor_scale")
+        growth, place = f.get("attn_scale"), "(t + 1)"
         source = "attn_temperature_tuning, floor_scale, attn_scale"
     elif traits.temperature == "every layer":
         found = _stretch(f)

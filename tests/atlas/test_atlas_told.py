@@ -275,6 +275,25 @@ def test_falcon_h1s_multipliers_are_on_the_card_in_the_figure_and_in_a_port() ->
     assert not any("Mamba-2's" in label or "keys" in label for label in said("falcon_h1", {}) if "scale" in label)
 
 
+def test_kolibris_bias_is_added_to_logits_of_which_the_sigmoid_is_taken_later() -> None:
+    fields = SMALL | {"moe_intermediate_size": 8, "shared_expert_intermediate_size": 8, "num_experts": 4}
+    fields |= {"num_experts_per_tok": 1, "head_dim": 12}
+    router = reference("kolibri1", fields).model.layers[0].mlp.gate
+    with torch.no_grad():
+        router.weight.zero_()
+        router.weight[:2, 0] = torch.tensor([4.0, 0.0])
+        router.e_score_correction_bias.copy_(torch.tensor([0.0, 3.0, -9.0, -9.0]))
+        chosen = router(torch.eye(48)[:1])[2]
+    assert chosen.item() == 0  # 4 > 3 among logits; of sigmoids, 0.98 + 0 < 0.5 + 3
+    assert "router: sigmoid, logits choose, a bias for the choice alone" in said("kolibri1", fields)["MLP"]
+
+
+def test_granites_multiplier_of_the_scores_is_told_where_it_is_1() -> None:
+    """It stands in place of one over the root of a head's width, so that 1 is another model."""
+    assert reference("granite", SMALL).model.layers[0].self_attn.scaling == 1
+    assert said("granite", SMALL)["scale of scores"] == "1.0"
+
+
 def test_minicpm3_afmoe_and_phimoe_scale_what_their_code_scales() -> None:
     assert said("minicpm3", {})["scale of logits, divided by it"] == "10.0"
     assert AutoConfig.for_model("minicpm3").logits_scaling == 10
