@@ -121,7 +121,9 @@ def concepts(model: Architecture) -> dict[str, tuple[str, str]]:
     if any(mixer.rotary for mixer in attention):
         found["rope"] = ("attention", str(facts["positions"].value))
         if facts["positions stretched"].value != "no":
-            found["rope_scaling"] = ("attention", f"RoPE stretched: {facts['positions stretched'].value}")
+            alone = facts.get("layers with stretched positions")
+            words = f"{facts['positions stretched'].value}{f', in {alone.value}' if alone else ''}"
+            found["rope_scaling"] = ("attention", f"RoPE stretched: {words}")
     if unplaced := sum(mixer.unplaced for mixer in attention):
         found["nope"] = ("attention", f"{unplaced} of {len(attention)} layers without RoPE")
     if str(facts["positions"].value).startswith("ALiBi"):

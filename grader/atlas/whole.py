@@ -7,7 +7,7 @@ from grader.atlas.fields import Fact, Fields, shown
 from grader.atlas.layer import Layer
 from grader.atlas.mixers import score_cap
 from grader.atlas.mlps import ACTIVATION
-from grader.atlas.rope import scaling, theta
+from grader.atlas.rope import parameters, scaling, theta, typed
 from grader.atlas.shapes import says, width
 from grader.atlas.traits import Traits
 
@@ -68,7 +68,7 @@ def facts_of(f: Fields, traits: Traits, layers: Sequence[Layer], sources: Mappin
             )
     if says(f, traits.embedding_scale):
         facts["scale of embedding"] = Fact(ROOT, f.code if traits.embedding_scale == "yes" else traits.embedding_scale)
-    facts |= _particular(f, traits) | _told(layers)
+    facts |= _stretched_alone(f, traits, layers) | _particular(f, traits) | _told(layers)
     for name, what in SCALES.items():
         found = f.fact(name)
         if found.value not in (None, 1) or (name == "attention_multiplier" and found.value):  # in place of 1 / root
@@ -167,6 +167,17 @@ def interleaved(f: Fields, traits: Traits) -> bool:
     """Whether RoPE turns neighbours (0 and 1, 2 and 3) together, not the two halves of a head."""
     own = f.get("rope_interleave")
     return traits.interleaved if own is None else bool(own)
+
+
+def _stretched_alone(f: Fields, traits: Traits, layers: Sequence[Layer]) -> dict[str, Fact]:
+    """Which layers a scaling of RoPE is of, where those with a window keep their own."""
+    turned = [layer.mixer for layer in layers if layer.mixer and layer.mixer.rotary]
+    wide = [mixer for mixer in turned if mixer.rate or not mixer.window]
+    told = parameters(f, "sliding_attention") if typed(f) else None
+    kept = traits.stretched == "full" if told is None else str(told.get("rope_type", "default")) == "default"
+    if not scaling(f) or not kept or len(wide) in (0, len(turned)):
+        return {}
+    return {"layers with stretched positions": Fact(f"the {len(wide)} that see all", f.code)}
 
 
 def _scaling_source(f: Fields, traits: Traits) -> str:

@@ -275,6 +275,15 @@ def test_falcon_h1s_multipliers_are_on_the_card_in_the_figure_and_in_a_port() ->
     assert not any("Mamba-2's" in label or "keys" in label for label in said("falcon_h1", {}) if "scale" in label)
 
 
+@pytest.mark.parametrize("kind", ["gemma3_text", "olmo3", "gpt_oss", "cohere2"])
+def test_a_scaling_of_full_layers_alone_is_told_where_the_class_makes_it_so(kind: str) -> None:
+    fields = {"num_hidden_layers": 6, "rope_scaling": YARN}
+    made = AutoConfig.for_model(kind, **fields).rope_parameters
+    alone = made.get("sliding_attention", {}).get("rope_type") == "default"
+    assert said(kind, fields).get("layers with stretched positions") == ("the 1 that see all" if alone else None)
+    assert ("layers with stretched positions" in said(kind, AutoConfig.for_model(kind, **fields).to_dict())) == alone
+
+
 def test_kolibris_bias_is_added_to_logits_of_which_the_sigmoid_is_taken_later() -> None:
     fields = SMALL | {"moe_intermediate_size": 8, "shared_expert_intermediate_size": 8, "num_experts": 4}
     fields |= {"num_experts_per_tok": 1, "head_dim": 12}
