@@ -33,6 +33,16 @@ def drawn() -> dict[str, float]:
     return found
 
 
+# What a class's defaults leave open, and its files say.
+NEEDED = {
+    "deepseek_v2": {"num_experts_per_tok": 6},
+    "dots1": {"n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1},
+    "hunyuan_v1_dense": {"head_dim": 128},
+    "hunyuan_v1_moe": {"head_dim": 128, "num_experts": 8, "moe_topk": 2},
+    "lfm2_moe": {"layer_types": ["conv", "conv", "full_attention"] * 4, "num_hidden_layers": 12},
+    "ministral": {"head_dim": 128},
+    "nemotron": {"head_dim": 128, "num_key_value_heads": 8},
+}
 # Of MODEL_FOR_CAUSAL_LM: what reads both ways, or has an encoder, and is no language model that decodes alone.
 BOTH_WAYS = (
     *("bart", "bert", "bert-generation", "big_bird", "bigbird_pegasus", "blenderbot", "blenderbot-small", "camembert"),
@@ -63,13 +73,14 @@ def judged(kind: str) -> tuple[str, str]:
     from grader.atlas.arbiter import Unread
     from grader.errors import GraderError
 
-    count = None
+    count, config = None, None
     try:
-        config = CONFIG_MAPPING[kind]()
+        config = CONFIG_MAPPING[kind](**NEEDED.get(kind, {}))
+        text = config.get_text_config(decoder=True)  # of a model for images or sound, too, the text's part is read
         with torch.device("meta"):
-            count = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
+            count = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(text).parameters())
     except Exception as error:  # transformers makes no model of some classes' own defaults
-        config, why = None, f"transformers itself makes none: {type(error).__name__}"
+        why = f"transformers itself makes none: {type(error).__name__}"
     try:
         given = {"model_type": kind} if config is None else {**config.to_dict(), "model_type": kind}
         found, how = read(given).parameters, "right, read by its lines or a relative's"

@@ -61,7 +61,7 @@ def mixer_of(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer | None:
     if kind == "linear_attention":
         if traits.linear not in STATES:
             raise GraderError(f"`layer_types` has linear_attention, which {f.model} does not have.")
-        return STATES[traits.linear](f, traits)
+        return replace(STATES[traits.linear](f, traits), told=of_state(f, traits))
     if traits.compressed:
         return compressed(f, kind)
     found = _latent(f, traits, kind, layer) if f.get("kv_lora_rank") else _attention(f, traits, kind, layer)
@@ -224,6 +224,8 @@ def _latent(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer:
     shapes |= linear("kv_a_proj_with_mqa", rank + rope, d, bias) | {"kv_a_layernorm": (rank,)}
     shapes |= linear("kv_b_proj", heads * (nope + value), rank)
     shapes |= linear("o_proj", d, heads * value, bias)
+    if gate := traits.gate == "head":  # Ling 3's
+        shapes |= linear("g_proj", heads, d)
     index, index_shapes = _indexer(f, traits, layer, q_rank)
     turned = rotates(f, traits, kind, layer)
     return Mixer(
@@ -237,6 +239,7 @@ def _latent(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer:
         rotary=rope if turned else 0,
         theta=theta(f, kind) if turned else None,
         unplaced=not turned,
+        gate="each head" if gate else "",
         q_rank=q_rank,
         kv_rank=rank,
         rope_dim=rope,

@@ -219,6 +219,7 @@ OWN_RULES: dict[str, Rule] = {
     "qwen3_5_moe_text": _interval(["full_attention_interval"], 4, LINEAR),
     "olmo_hybrid": _interval([], 4, LINEAR),
     "kimi_linear": _kimi_linear,
+    "bailing_hybrid": _interval(["layer_group_size"], 6, LINEAR),
     "minimax": _minimax,
     "mimo_v2_flash": _mimo,
     "laguna": _only(FULL),

@@ -42,7 +42,14 @@ def of_attention(f: Fields, traits: Traits, kind: str, turned: bool, q_rank: int
 
 
 def of_state(f: Fields, traits: Traits) -> tuple[Told, ...]:
-    """What Falcon-H1's Mamba-2 multiplies. Source: FalconH1Mixer and compute_mup_vector in transformers."""
+    """What Falcon-H1's Mamba-2 multiplies, and how little Ling 3's states keep at least.
+
+    Source: FalconH1Mixer, compute_mup_vector and BailingHybridForgetGate in transformers.
+    """
+    if traits.linear == "kda with whole projections" and f.truth("kda_safe_gate"):
+        lowest = f.fact("kda_lower_bound")
+        line = f"decay = e^( {lowest.value:g} · sigmoid( . ) )"
+        return (Told("decay of a state", Fact(f"e^{lowest.value:g} at least, for each token", lowest.source), line),)
     if not traits.side_by_side:
         return ()
     found = _scaled(f, {"ssm_in_multiplier": "Mamba-2's input"})

@@ -175,6 +175,7 @@ BROKEN: list[tuple[Any, str]] = [
     ({"model_type": "nemotron_h", "hybrid_override_pattern": "MX*"}, "'X'"),
     ({"model_type": "deepseek_v3", "num_experts_per_tok": 300}, "chooses 300 of 256"),
     (AutoConfig.for_model("t5").to_dict(), "an encoder and a decoder"),
+    ({"model_type": "gemma4_assistant", "text_config": LLAMA}, "drafts for another model"),
     ({"model_type": "mine", "hidden_size": 64, "mamba_d_state": 16}, "layers with a state"),
     (LLAMA | {"model_type": "mine"}, "leaves out vocab_size, intermediate_size"),
     (LLAMA | {"model_type": "vit", "image_size": 224}, "`image_size`"),

@@ -284,6 +284,22 @@ def test_a_scaling_of_full_layers_alone_is_told_where_the_class_makes_it_so(kind
     assert ("layers with stretched positions" in said(kind, AutoConfig.for_model(kind, **fields).to_dict())) == alone
 
 
+def test_ling_3s_states_keep_at_least_what_is_told_and_its_latent_attention_has_a_gate() -> None:
+    fields = SMALL | LATENT | {"q_lora_rank": None, "head_dim": 8, "num_experts": 4, "num_experts_per_token": 2}
+    fields |= {"num_expert_group": 1, "topk_group": 1, "num_key_value_heads": 4, "moe_intermediate_size": 8}
+    fields |= {"layer_group_size": 2, "first_k_dense_replace": 1}
+    gate = reference("bailing_hybrid", fields).model.layers[0].self_attn.forget_gate
+    with torch.no_grad():
+        least = min(float(gate(sign * 1e4 * torch.ones(1, 1, 48)).min()) for sign in (1, -1))
+    told = said("bailing_hybrid", fields)
+    assert least == pytest.approx(-5) and told["decay of a state"].startswith("e^-5 at least")
+    assert "decay of a state" not in said("bailing_hybrid", fields | {"kda_safe_gate": False})
+    assert (
+        "× sigmoid( g_proj ), for each head" in drawn("bailing_hybrid", fields)
+        and "; gate, RoPE" in told["attention, 2"]
+    )
+
+
 def test_kolibris_bias_is_added_to_logits_of_which_the_sigmoid_is_taken_later() -> None:
     fields = SMALL | {"moe_intermediate_size": 8, "shared_expert_intermediate_size": 8, "num_experts": 4}
     fields |= {"num_experts_per_tok": 1, "head_dim": 12}
