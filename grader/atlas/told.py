@@ -48,7 +48,7 @@ def of_state(f: Fields, traits: Traits) -> tuple[Told, ...]:
     """
     if traits.linear == "kda with whole projections" and f.truth("kda_safe_gate"):
         lowest = f.fact("kda_lower_bound")
-        line = f"decay = e^( {lowest.value:g} · sigmoid( . ) )"
+        line = f"decay = e^( {lowest.value:g} · sigmoid( e^A_log · ( f + dt_bias ) ) )".replace("-", "−")
         return (Told("decay of a state", Fact(f"e^{lowest.value:g} at least, for each token", lowest.source), line),)
     if not traits.side_by_side:
         return ()
