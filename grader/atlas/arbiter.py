@@ -5,7 +5,10 @@ cache is counted by running it so: shapes come out, and no numbers.
 """
 
 import importlib.util
+import inspect
 import json
+import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -153,12 +156,17 @@ def _asked(kind: str, fields: str) -> Asked | None:
                 model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
         except Exception as error:  # each class checks its config in a way of its own
             raise GraderError(f"transformers' class for {kind} refuses this config: {last_line(error)}") from None
-        if getattr(config, "is_decoder", None) is False:
+        if getattr(config, "is_decoder", None) is False and _asks_which(model):
             raise NoDecoder(f"a {kind} model with this config reads both ways; decoders alone are read here.")
         kept, why = _kept(model)
     text = config.get_text_config(decoder=True)
     name, blocks = type(model).__name__, _blocks(model)
     return Asked(kind, name, _size(model), _active(model, text), kept, why, blocks, _facts(name, text, blocks))
+
+
+def _asks_which(model: "nn.Module") -> bool:
+    """Whether a model's code reads `is_decoder`: GPT-NeoX Japanese has the field, and nothing reads it."""
+    return re.search(r"\.is_decoder\b(?! = )", inspect.getsource(sys.modules[type(model).__module__])) is not None
 
 
 def _facts(model_class: str, text: Any, blocks: tuple[Block, ...]) -> dict[str, Fact]:

@@ -180,6 +180,10 @@ def test_an_encoder_is_still_no_language_model() -> None:
         assert not isinstance(caught.value, Unread)
 
 
+def test_a_decoder_whose_class_has_a_field_for_encoders_is_counted(without_caches: None) -> None:
+    assert asked_as("gpt_neox_japanese").parameters == parameters("gpt_neox_japanese", {})
+
+
 def test_the_commands_show_what_can_be_told(tmp_path: Path) -> None:
     file, figure = tmp_path / "config.json", tmp_path / "figure.svg"
     file.write_text(json.dumps(config_of("lfm3")), encoding="utf-8")
