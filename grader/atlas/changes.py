@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.drawing.plan import stream_scales
-from grader.atlas.drawing.words import DOUBLE, mlp_lines, mlps, router_words
+from grader.atlas.drawing.words import DOUBLE, all_mlps, mlp_lines, router_words
 from grader.atlas.fields import shown
 from grader.atlas.layer import Mixer
 from grader.atlas.whole import ROOT
@@ -112,11 +112,8 @@ def concepts(model: Architecture) -> dict[str, tuple[str, str]]:
         placed += f"; {', '.join(DOUBLE)}"
     placed = "; ".join([placed, *stream_scales(model)])
     found["norm_placement"] = ("block", placed)
-    for part, _ in mlps(model):
-        name = "experts" if part.experts else "gated_mlp" if part.gated else "plain_mlp"
-        weighing = _weighing(model) if part.experts else ""
-        words = [*mlp_lines(part, model.width), router_words(part), weighing, *(one.line for one in part.told)]
-        found.setdefault(name, ("MLP", "; ".join(filter(None, words))))
+    for name, kinds in _mlp_concepts(model).items():
+        found[name] = ("MLP", " / ".join(kinds))
     attention = [mixer for mixer in mixers if not mixer.has_state]
     if any(mixer.rotary for mixer in attention):
         found["rope"] = ("attention", str(facts["positions"].value))
@@ -139,6 +136,17 @@ def concepts(model: Architecture) -> dict[str, tuple[str, str]]:
         if name in facts and facts[name].value:
             found[concept] = (module, said.format(shown(facts[name].value)))
     found["head"] = ("head", "the embedding's weights" if "head" not in model.head else "weights of its own")
+    return found
+
+
+def _mlp_concepts(model: Architecture) -> dict[str, list[str]]:
+    """What a model has of each concept of an MLP: of several kinds the most frequent first."""
+    found: dict[str, list[str]] = {}
+    for part, _ in all_mlps(model):
+        name = "experts" if part.experts else "gated_mlp" if part.gated else "plain_mlp"
+        weighing = _weighing(model) if part.experts else ""
+        words = [*mlp_lines(part, model.width), router_words(part), weighing, *(one.line for one in part.told)]
+        found.setdefault(name, []).append("; ".join(filter(None, words)))
     return found
 
 
