@@ -128,8 +128,8 @@ def _latent(f: Fields, traits: Traits, q_rank: int) -> list[Told]:
     if str(stretch.get("rope_type", stretch.get("type", "default"))) != "default" and every and factor:
         scale = (0.1 * float(every) * math.log(float(factor)) + 1.0) ** 2 if float(factor) > 1 else 1.0
         source = "rope_scaling" if f.own.get("rope_scaling") is not None else "rope_parameters"
-        words = f"{scale:.4g} over the root of a head's width, for YaRN"
-        found.append(Told(SCALE, Fact(words, source), f"scale: {scale:.4g} over the root, for YaRN"))
+        words = f"{scale:.4g} / √{f.needed('qk_nope_head_dim') + f.number('qk_rope_head_dim')}, for YaRN"
+        found.append(Told(SCALE, Fact(words, source), f"scale = {words}"))
     if traits.double:  # LongCat-Flash; source: LongcatFlashMLA in transformers
         d, rank = width(f), f.needed("kv_lora_rank")
         for what, inner in (("queries", q_rank), ("the latent of keys and values", rank)):

@@ -64,7 +64,7 @@ def test_yarns_factor_of_the_scores_of_latent_attention_is_the_references(kind: 
     found = reference(kind, fields).model.layers[0].self_attn.scaling
     words = said(kind, fields)["scale of scores"]
     assert float(words.split()[0]) / 12**0.5 == pytest.approx(found, rel=5e-4)
-    assert f">scale: {words.split()[0]} over the root, for YaRN<" in drawn(kind, fields)
+    assert words.endswith(" / √12, for YaRN") and f">scale = {words}<" in drawn(kind, fields)
     without = {name: value for name, value in fields.items() if name != "rope_parameters"}
     assert "for YaRN" not in said(kind, without).get("scale of scores", "")
 
@@ -73,7 +73,7 @@ def test_the_gallerys_deepseek_v3_has_yarns_factor() -> None:
     change = {
         step.concept: step.change for step in steps(architecture_of("llama-3-8b"), architecture_of("deepseek-v3"))
     }
-    assert "scores times 1.874 over the root of a head's width, for YaRN" in change["score_scale"]
+    assert "scores times 1.874 / √192, for YaRN" in change["score_scale"]
 
 
 def factor_at(words: str, t: int) -> float:
