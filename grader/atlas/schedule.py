@@ -207,6 +207,7 @@ OWN_RULES: dict[str, Rule] = {
     "cohere2": _interval(["sliding_window_pattern"], 4, SLIDING),
     "cwm": _first_of_four,
     "granite_swa": _first_of_four,
+    "granitemoe_swa": _first_of_four,
     "kolibri1": _interval([], 5, SLIDING),
     "lara_mini": _lara_mini,
     "flint": _flint,

@@ -20,6 +20,7 @@ from grader.atlas import architecture_of, read
 from grader.atlas.card_rows import rows
 from grader.atlas.changes import steps
 from grader.atlas.drawing import parts
+from grader.errors import GraderError
 
 SMALL: dict[str, Any] = {
     "vocab_size": 60,
@@ -311,6 +312,17 @@ def test_kolibris_bias_is_added_to_logits_of_which_the_sigmoid_is_taken_later() 
         chosen = router(torch.eye(48)[:1])[2]
     assert chosen.item() == 0  # 4 > 3 among logits; of sigmoids, 0.98 + 0 < 0.5 + 3
     assert "router: sigmoid, logits choose, a bias for the choice alone" in said("kolibri1", fields)["MLP"]
+
+
+@pytest.mark.parametrize("kind", ["granite_swa", "granitemoe_swa"])
+def test_a_base_of_rope_for_each_layer_and_0_for_none(kind: str) -> None:
+    fields = SMALL | {"layer_rope_theta": [0, 5e3, 5e3, 0]}
+    assert said(kind, fields)["positions"] == "RoPE, θ = 5,000, left out in 2 of 4 attention layers"
+    made = AutoConfig.for_model(kind, **SMALL)
+    assert made.layer_rope_theta == [made.rope_parameters["rope_theta"]] * 4
+    assert said(kind, SMALL)["positions"] == f"RoPE, θ = {made.layer_rope_theta[0]:,.0f}"
+    with pytest.raises(GraderError, match="`layer_rope_theta` has 2 entries"):
+        said(kind, SMALL | {"layer_rope_theta": [0, 5e3]})
 
 
 def test_granites_multiplier_of_the_scores_is_told_where_it_is_1() -> None:
