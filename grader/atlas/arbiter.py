@@ -5,7 +5,10 @@ cache is counted by running it so: shapes come out, and no numbers.
 """
 
 import importlib.util
+import inspect
 import json
+import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -56,15 +59,21 @@ class Asked:
 class Block:
     """A kind of layer: its parts by their names in the checkpoint, with their parameters, and how many layers have it.
 
-    The order is that in which the code makes them. How they are joined is not told.
+    The order is that in which the code makes them. How they are joined is not told. shared: the parts whose parameters
+    other layers use, too.
     """
 
     parts: tuple[tuple[str, int], ...]
     layers: int
+    shared: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
-        return ", ".join(f"{name} ({size:,})" for name, size in self.parts)
+        return ", ".join(self.part_words(name, f"{size:,}") for name, size in self.parts)
+
+    def part_words(self, name: str, size: str) -> str:
+        """A part's name and size, and whether other layers use the same weights."""
+        return f"{name} ({size}{', the same weights in several layers' if name in self.shared else ''})"
 
 
 class Unread(GraderError):
@@ -147,12 +156,17 @@ def _asked(kind: str, fields: str) -> Asked | None:
                 model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
         except Exception as error:  # each class checks its config in a way of its own
             raise GraderError(f"transformers' class for {kind} refuses this config: {last_line(error)}") from None
-        if getattr(config, "is_decoder", None) is False:
+        if getattr(config, "is_decoder", None) is False and _asks_which(model):
             raise NoDecoder(f"a {kind} model with this config reads both ways; decoders alone are read here.")
         kept, why = _kept(model)
     text = config.get_text_config(decoder=True)
     name, blocks = type(model).__name__, _blocks(model)
     return Asked(kind, name, _size(model), _active(model, text), kept, why, blocks, _facts(name, text, blocks))
+
+
+def _asks_which(model: "nn.Module") -> bool:
+    """Whether a model's code reads `is_decoder`: GPT-NeoX Japanese has the field, and nothing reads it."""
+    return re.search(r"\.is_decoder\b(?! = )", inspect.getsource(sys.modules[type(model).__module__])) is not None
 
 
 def _facts(model_class: str, text: Any, blocks: tuple[Block, ...]) -> dict[str, Fact]:
@@ -168,24 +182,36 @@ def _facts(model_class: str, text: Any, blocks: tuple[Block, ...]) -> dict[str, 
     if isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds):
         counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
         found["layer mix"] = Fact(counted, f"{source}: layer_types")
+    made = sum(block.layers for block in blocks)
     for number, block in enumerate(blocks):
         label = "a layer" if not number else f"a layer, {number + 1}"
-        found[label] = Fact(f"{block.words}; {block.layers} layers", f"modules of {model_class}")
+        times = f"{block.layers} layer{'s' * (block.layers > 1)}"
+        if made != found["layers"].value:  # as in models that use layers again and again, or have several stacks
+            times = f"made {block.layers} times" if block.layers > 1 else "made once"
+        found[label] = Fact(f"{block.words}; {times}", f"modules of {model_class}")
     tied = getattr(text, "tie_word_embeddings", None)
     return {**found, "tied head": Fact(tied, f"{source}: tie_word_embeddings")}
 
 
 def _blocks(model: "nn.Module") -> tuple[Block, ...]:
-    """The kinds of layers, by what they hold: those of the list of modules that has most of the parameters."""
+    """The kinds of layers, by what they hold: those of the list of modules that has most of the parameters.
+
+    A model may have several such lists, as BLT and HRM do: those whose modules are of the same classes count, too.
+    """
     from torch import nn
 
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
     if not lists:
         return ()
-    counted = Counter(
-        tuple((name, _size(part)) for name, part in layer.named_children()) for layer in max(lists, key=_size)
-    )
-    return tuple(Block(parts, number) for parts, number in counted.items())
+    classes = {type(layer) for layer in max(lists, key=_size)}
+    layers = {id(layer): layer for found in lists for layer in found if type(layer) in classes}.values()
+    users = Counter(number for layer in layers for number in {id(parameter) for parameter in layer.parameters()})
+    counted: Counter[tuple[Any, Any]] = Counter()
+    for layer in layers:
+        parts = tuple((name, _size(part)) for name, part in layer.named_children())
+        shared = (name for name, part in layer.named_children() if any(users[id(p)] > 1 for p in part.parameters()))
+        counted[parts, tuple(shared)] += 1
+    return tuple(Block(parts, number, shared) for (parts, shared), number in counted.items())
 
 
 def _size(module: "nn.Module") -> int:
@@ -199,6 +225,9 @@ def _active(model: "nn.Module", text: Any) -> int | None:
         return _size(model)
     chosen = next((getattr(text, name) for name in CHOSEN if getattr(text, name, None)), None)
     sizes = dict(model.named_parameters())
+    words = ("expert", *ROUTERS[:1])
+    if not any(word in name for name in sizes for word in words) and not any(p.ndim > 2 for p in sizes.values()):
+        return _size(model)  # a class that can have experts, and here has none
     routed = {name.partition(f".{part}.")[0] for name in sizes for part in ROUTERS if f".{part}." in name}
     deep = {name: parameter for name, parameter in sizes.items() if parameter.ndim == 3 and len(parameter) == number}
     stacked = {

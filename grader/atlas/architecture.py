@@ -248,7 +248,8 @@ def _head(f: Fields, traits: Traits) -> Shapes:
     d, vocabulary = width(f), f.needed("vocab_size")
     shapes = _norm_shapes(f, traits, ["final norm"])
     if not tied(f):
-        shapes["head"] = (vocabulary, f.number("word_embed_proj_dim") or d)
+        rows = f.number("output_vocab_size") or vocabulary  # Apertus 1.5's may lack those of images and sound
+        shapes["head"] = (rows, f.number("word_embed_proj_dim") or d)
     if says(f, traits.head_bias):
         shapes["head.bias"] = (vocabulary,)
     if traits.hyper_connections:

@@ -17,7 +17,7 @@ from grader.atlas.cache import (
     readable,
     readable_kib,
 )
-from grader.atlas.drawing.words import alike, first_dense, group_lines, mlp_lines, mlps, pattern_words, router_words
+from grader.atlas.drawing.words import alike, all_mlps, first_dense, group_lines, mlp_lines, pattern_words, router_words
 from grader.atlas.family import class_name
 from grader.atlas.fields import NOT_TOLD, Fact, shown
 
@@ -54,7 +54,7 @@ def rows(model: Architecture) -> list[Row]:
         words = "; ".join(group_lines(group))
         label = "attention" if i == 0 else f"attention, {i + 1}"
         found.append(Row(label, words, words, _sources([mixer.sources for mixer, _ in group], model)))
-    for i, (part, _) in enumerate(mlps(model)):
+    for i, (part, _) in enumerate(all_mlps(model)):
         words = "; ".join(filter(None, [*mlp_lines(part, model.width), router_words(part)]))
         found.append(Row("MLP" if i == 0 else f"MLP, {i + 1}", words, words, _sources([part.sources], model)))
     if dense := first_dense(model):

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.drawing.plan import stream_scales
-from grader.atlas.drawing.words import DOUBLE, mlp_lines, mlps, router_words
+from grader.atlas.drawing.words import DOUBLE, all_mlps, mlp_lines, router_words
 from grader.atlas.fields import shown
 from grader.atlas.layer import Mixer
+from grader.atlas.whole import ROOT
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ ORDER = (
     *("embedding", "embedding_scale", "learned_positions", "per_layer_embeddings", "layers", "layer_norm", "rms_norm"),
     *("norm_placement", "residual_streams", "residual_scale", "layer_scale", "plain_mlp", "gated_mlp", "experts"),
     *("rope", "rope_scaling", "nope", "alibi", "multi_head_attention", "grouped_queries", "latent_attention"),
-    *("sparse_attention", "compressed_attention", "qk_norm", "v_norm", "score_scale", "score_cap", "attention_gate"),
+    *("sparse_attention", "compressed_attention", "qk_norm", "v_norm", "attention_scale", "score_scale", "score_cap"),
+    "attention_gate",
     *("sinks", "attention_bias", "sliding_window", "linear_attention", "state_space", "short_convolution", "shared_kv"),
     *("k_is_v", "logit_scale", "soft_cap", "head"),
 )
@@ -95,10 +97,9 @@ def concepts(model: Architecture) -> dict[str, tuple[str, str]]:
     found = {"embedding": ("embedding", f"{model.vocabulary:,} tokens of {model.width:,}")}
     if "norm of the embedding" in facts:
         found["embedding"] = ("embedding", f"{found['embedding'][1]}, through {facts['norm of the embedding'].value}")
-    if traits.embedding_scale:
-        found["embedding_scale"] = ("embedding", "multiplied by the root of the width")
-    elif "scale of embedding" in facts:
-        found["embedding_scale"] = ("embedding", f"multiplied by {shown(facts['scale of embedding'].value)}")
+    if scale := facts.get("scale of embedding"):
+        times = "the root of the width" if scale.value == ROOT else shown(scale.value)
+        found["embedding_scale"] = ("embedding", f"multiplied by {times}")
     if "positions" in model.embedding:
         found["learned_positions"] = ("embedding", f"{model.embedding['positions'][0]:,} learned positions")
     found["layers"] = ("layers", str(facts["layer mix"].value))
@@ -111,20 +112,23 @@ def concepts(model: Architecture) -> dict[str, tuple[str, str]]:
         placed += f"; {', '.join(DOUBLE)}"
     placed = "; ".join([placed, *stream_scales(model)])
     found["norm_placement"] = ("block", placed)
-    for part, _ in mlps(model):
-        name = "experts" if part.experts else "gated_mlp" if part.gated else "plain_mlp"
-        words = [*mlp_lines(part, model.width), router_words(part), _weighing(model) if part.experts else ""]
-        found.setdefault(name, ("MLP", "; ".join(filter(None, words))))
+    for name, kinds in _mlp_concepts(model).items():
+        found[name] = ("MLP", " / ".join(kinds))
     attention = [mixer for mixer in mixers if not mixer.has_state]
     if any(mixer.rotary for mixer in attention):
         found["rope"] = ("attention", str(facts["positions"].value))
         if facts["positions stretched"].value != "no":
-            found["rope_scaling"] = ("attention", f"RoPE stretched: {facts['positions stretched'].value}")
+            alone = facts.get("layers with stretched positions")
+            words = f"{facts['positions stretched'].value}{f', in {alone.value}' if alone else ''}"
+            found["rope_scaling"] = ("attention", f"RoPE stretched: {words}")
     if unplaced := sum(mixer.unplaced for mixer in attention):
         found["nope"] = ("attention", f"{unplaced} of {len(attention)} layers without RoPE")
     if str(facts["positions"].value).startswith("ALiBi"):
         found["alibi"] = ("attention", str(facts["positions"].value))
     found |= _attention_concepts(attention)
+    parts = [part for mixer in mixers for part in (mixer, mixer.beside) if part]
+    if told := dict.fromkeys(one.line for part in parts for one in part.told if one.label not in PARTICULAR):
+        found["attention_scale"] = ("attention", "; ".join(told))
     for mixer in mixers:
         if mixer.kind in STATE_CONCEPTS:
             found[STATE_CONCEPTS[mixer.kind]] = ("mixer", mixer.label)
@@ -132,6 +136,17 @@ def concepts(model: Architecture) -> dict[str, tuple[str, str]]:
         if name in facts and facts[name].value:
             found[concept] = (module, said.format(shown(facts[name].value)))
     found["head"] = ("head", "the embedding's weights" if "head" not in model.head else "weights of its own")
+    return found
+
+
+def _mlp_concepts(model: Architecture) -> dict[str, list[str]]:
+    """What a model has of each concept of an MLP: of several kinds the most frequent first."""
+    found: dict[str, list[str]] = {}
+    for part, _ in all_mlps(model):
+        name = "experts" if part.experts else "gated_mlp" if part.gated else "plain_mlp"
+        weighing = _weighing(model) if part.experts else ""
+        words = [*mlp_lines(part, model.width), router_words(part), weighing, *(one.line for one in part.told)]
+        found.setdefault(name, []).append("; ".join(filter(None, words)))
     return found
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from grader.atlas.arbiter import Unread
 from grader.atlas.architecture import Architecture
 from grader.atlas.card_rows import rows, rows_of_asked
-from grader.atlas.drawing.words import alike, group_lines, mlp_lines, mlps, short
+from grader.atlas.drawing.words import alike, all_mlps, group_lines, mlp_lines, short
 from grader.atlas.fields import shown
 
 
@@ -50,7 +50,7 @@ def summary(model: Architecture) -> dict[str, str]:
         "cache at 131,072 tokens": cache["cache at 131,072 tokens"],
         "decoder": f"{'sparse (experts)' if experts else 'dense'}{', hybrid' if stateful else ''}",
         "layer mix": str(facts["layer mix"].value),
-        "MLP": " / ".join("; ".join(mlp_lines(part, model.width)) for part, _ in mlps(model)) or "none",
+        "MLP": " / ".join("; ".join(mlp_lines(part, model.width)) for part, _ in all_mlps(model)) or "none",
         "scale": size,
         "width": f"{model.width:,}",
         "context": shown(facts["context"].value) + (f", by {stretched}" if stretched != "no" else ""),

@@ -72,6 +72,8 @@ def text_part(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     inner = next((config[name] for name in TEXT_PARTS if isinstance(config.get(name), Mapping)), None)
     own = dict(config) if inner is None else {**inner}
     outer = str(config.get("model_type") or "")
+    if outer.endswith("_assistant"):
+        raise GraderError(f"a {outer} model drafts for another model, whose states it reads: it is not read here.")
     kind = str(own.get("model_type") or outer)
     if not is_known(kind) and is_known(f"{kind}_text"):
         kind = f"{kind}_text"

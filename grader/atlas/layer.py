@@ -4,12 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 
+from grader.atlas.fields import Fact
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def count(shapes: Shapes) -> int:
     """How many numbers tensors of these shapes hold."""
     return sum(prod(shape) for shape in shapes.values())
+
+
+@dataclass(frozen=True)
+class Told:
+    """Something that a part does and none of its tensors shows: a card's line, and the line of a figure's panel."""
+
+    label: str
+    fact: Fact
+    line: str
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,8 @@ class Mixer:
     k_is_v: the values are the keys' projection. shared: it uses an earlier layer's keys and values. heads of a state:
     `heads` values (or heads) with `kv_heads` keys, of value_dim and key_dim.
     shapes: its parameters. qkv: what one matrix for queries, keys and values is called, empty where each has its own;
-    out: the output projection's name. sources: of the fields that it was read from.
+    out: the output projection's name. told: what it multiplies or clamps, beside. sources: of the fields that it was
+    read from.
     """
 
     kind: str
@@ -74,6 +86,8 @@ class Mixer:
     qkv: str = ""
     out: str = "o_proj"
     beside: "Mixer | None" = None  # what runs beside it and is added (Falcon-H1)
+    proportional: bool = False  # RoPE turns pairs of the whole head, by angles as if all were turned
+    told: tuple[Told, ...] = ()
     sources: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
@@ -99,7 +113,8 @@ class Mlp:
     groups: the router first picks `chosen_groups` of `groups`. choice_bias: each expert has a bias that counts for the
     choice alone. dense_beside: a dense MLP runs beside the experts too. latent: the width in which experts work, where
     that is not the model's. names: of gate, up and down projection; gate_up: what one matrix for the first two is
-    called, empty where each has its own. sources: as a mixer's.
+    called, empty where each has its own. hashed: the token's id chooses the experts, from a table. router_cap: what the
+    router's logits are softly capped at; 0: they are not. told, sources: as a mixer's.
     """
 
     label: str
@@ -124,6 +139,9 @@ class Mlp:
     latent: int = 0
     names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
     gate_up: str = ""
+    hashed: bool = False
+    router_cap: float = 0.0
+    told: tuple[Told, ...] = ()
     sources: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property

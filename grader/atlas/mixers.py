@@ -10,8 +10,11 @@ from grader.atlas.layer import Index, Mixer
 from grader.atlas.rope import partial_factor, theta, turns
 from grader.atlas.shapes import WIDTHS, Shape, linear, query_heads, says, width
 from grader.atlas.states import STATES, short_convolution
+from grader.atlas.told import of_attention, of_state, proportional
 from grader.atlas.traits import Traits
 from grader.errors import GraderError
+
+LAYER_THETA = "layer_rope_theta"  # the field of Granite's models with windows
 
 
 def key_heads(f: Fields, layer_kind: str, layer: int) -> int:
@@ -58,12 +61,12 @@ def mixer_of(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer | None:
     if kind == "linear_attention":
         if traits.linear not in STATES:
             raise GraderError(f"`layer_types` has linear_attention, which {f.model} does not have.")
-        return STATES[traits.linear](f, traits)
+        return replace(STATES[traits.linear](f, traits), told=of_state(f, traits))
     if traits.compressed:
         return compressed(f, kind)
     found = _latent(f, traits, kind, layer) if f.get("kv_lora_rank") else _attention(f, traits, kind, layer)
     if traits.side_by_side:
-        return replace(found, beside=STATES[traits.linear](f, traits))
+        return replace(found, beside=replace(STATES[traits.linear](f, traits), told=of_state(f, traits)))
     return found
 
 
@@ -93,7 +96,7 @@ def _attention(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer:
         window=window(f, kind),
         chunked=kind == "chunked_attention",
         rotary=int(dim * partial_factor(f, kind, dim)) if turned else 0,
-        theta=theta(f, kind) if turned else None,
+        theta=(_own_theta(f, traits, layer) or theta(f, kind)) if turned else None,
         unplaced=not turned and traits.positions not in ("learned", "alibi", "falcon"),
         qk_norm=norm,
         norm_after_rope=bool(traits.norm_after_rope and norm and turned),
@@ -108,6 +111,8 @@ def _attention(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer:
         shared=shared,
         qkv=traits.qkv_name,
         out=traits.out_name,
+        proportional=turned and proportional(f, kind),
+        told=of_attention(f, traits, kind, turned),
     )
     return replace(found, shapes=_attention_shapes(traits, found, d))
 
@@ -182,11 +187,21 @@ def rotates(f: Fields, traits: Traits, kind: str, layer: int) -> bool:
         return bool(flags[layer]) if flags else (layer + 1) % interval != 0  # 1 means that RoPE is used
     if rule == "position_embedding_type":
         return bool(f.get(rule) == "rope")
+    if rule == LAYER_THETA and f.get(rule):
+        return _own_theta(f, traits, layer) != 0
     if rule == "rope_theta":
         return turns(f, kind)
     if rule == "falcon":
         return not f.truth("alibi")
-    return rule == "rope"
+    return rule in ("rope", LAYER_THETA)
+
+
+def _own_theta(f: Fields, traits: Traits, layer: int) -> float:
+    """The base of RoPE's angles that a list gives a layer, 0 for a layer that turns nothing, and where no list does."""
+    found = f.get(LAYER_THETA) if traits.positions == LAYER_THETA else None
+    if found and layer >= len(found):
+        raise GraderError(f"`{LAYER_THETA}` has {len(found)} entries in this config, and the model has more layers.")
+    return float(found[layer]) if found else 0.0
 
 
 def window(f: Fields, kind: str) -> int | None:
@@ -209,6 +224,8 @@ def _latent(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer:
     shapes |= linear("kv_a_proj_with_mqa", rank + rope, d, bias) | {"kv_a_layernorm": (rank,)}
     shapes |= linear("kv_b_proj", heads * (nope + value), rank)
     shapes |= linear("o_proj", d, heads * value, bias)
+    if gate := traits.gate == "head":  # Ling 3's
+        shapes |= linear("g_proj", heads, d)
     index, index_shapes = _indexer(f, traits, layer, q_rank)
     turned = rotates(f, traits, kind, layer)
     return Mixer(
@@ -222,11 +239,13 @@ def _latent(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer:
         rotary=rope if turned else 0,
         theta=theta(f, kind) if turned else None,
         unplaced=not turned,
+        gate="each head" if gate else "",
         q_rank=q_rank,
         kv_rank=rank,
         rope_dim=rope,
         index=index,
         bias="down-projections and o" if bias else "",
+        told=of_attention(f, traits, kind, turned, q_rank),
     )
 
 

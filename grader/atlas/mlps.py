@@ -7,6 +7,7 @@ from typing import Any
 from grader.atlas.fields import Fields
 from grader.atlas.layer import Mlp, Shapes
 from grader.atlas.shapes import linear, says, width
+from grader.atlas.told import of_mlp
 from grader.atlas.traits import Traits
 from grader.errors import GraderError
 
@@ -20,6 +21,7 @@ NAMES = {
     "gelu_new": "GeGLU",
     "relu": "ReGLU",
 }
+HASHED = 3
 PLAIN = {"gelu_new": "GELU", "gelu": "GELU", "gelu_pytorch_tanh": "GELU", "relu2": "squared-ReLU", "relu": "ReLU"}
 
 
@@ -34,7 +36,22 @@ def mlp_of(f: Fields, traits: Traits, sparse: bool, layer: int) -> Mlp | None:
         return None
     if traits.mlp == "gemma4" and f.truth("enable_moe_block"):
         return _gemma4_experts(f, traits)
-    return experts(f, traits) if sparse else dense(f, traits, dense_width(f, traits, layer), says(f, traits.mlp_bias))
+    if sparse:
+        return experts(f, traits, hashed=traits.compressed and hashes(f, layer))
+    found = dense(f, traits, dense_width(f, traits, layer), says(f, traits.mlp_bias))
+    return replace(found, told=of_mlp(f, traits, layer))
+
+
+def hashes(f: Fields, layer: int) -> bool:
+    """Whether the token's id chooses a layer's experts, as in DeepSeek-V4's first ones.
+
+    Source: DeepseekV4Config, whose class makes three such layers where a file says nothing, and DeepseekV4HashRouter.
+    """
+    kinds, first = f.own.get("mlp_layer_types"), f.fact("num_hash_layers")
+    if isinstance(kinds, list) and len(kinds) > layer:
+        f.fact("mlp_layer_types")
+        return bool(kinds[layer] == "hash_moe")
+    return layer < (HASHED if first.value is None else f.number("num_hash_layers"))
 
 
 def dense_width(f: Fields, traits: Traits, layer: int) -> int:
@@ -103,7 +120,7 @@ def _name(activation: str, gated: bool) -> str:
     return f"{PLAIN.get(activation, activation)} MLP"
 
 
-def experts(f: Fields, traits: Traits) -> Mlp:
+def experts(f: Fields, traits: Traits, hashed: bool = False) -> Mlp:
     """Experts, the router that chooses among them, and what runs beside them for every token."""
     d, activation = width(f), activation_of(f, traits)
     number = f.needed("num_local_experts", "n_routed_experts", "num_experts")
@@ -145,7 +162,9 @@ def experts(f: Fields, traits: Traits) -> Mlp:
         router=str(f.mine("scoring_func") or traits.router),
         groups=groups if groups > 1 else 0,
         chosen_groups=f.number("topk_group") if groups > 1 else 0,
-        choice_bias=traits.choice_bias or traits.router_bias_counts,
+        choice_bias=(traits.choice_bias or traits.router_bias_counts) and not hashed,
+        hashed=hashed,
+        router_cap=float(f.get("moe_router_logit_softcapping") or 0),
         latent=latent,
     )
 

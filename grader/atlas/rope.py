@@ -26,6 +26,12 @@ def parameters(f: Fields, kind: str) -> Mapping[str, Any]:
     return {} if any(isinstance(value, Mapping) for value in found.values()) else found
 
 
+def typed(f: Fields) -> bool:
+    """Whether a file has parameters of RoPE for each kind of layer."""
+    found = f.own.get("rope_parameters")
+    return isinstance(found, Mapping) and any(isinstance(value, Mapping) for value in found.values())
+
+
 def theta(f: Fields, kind: str) -> float | None:
     """The base of RoPE's angles in a kind of layer, if the config or its class says it."""
     if kind == "sliding_attention":

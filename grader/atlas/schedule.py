@@ -177,6 +177,19 @@ def _gpt_neo(f: Fields, count: int) -> tuple[list[str], str]:
     return expanded, "attention_types"
 
 
+def _lara_mini(f: Fields, count: int) -> tuple[list[str], str]:
+    pattern = (LINEAR, SLIDING, LINEAR, FULL, SLIDING)
+    return [pattern[i % len(pattern)] for i in range(count)], f.code
+
+
+def _flint(f: Fields, count: int) -> tuple[list[str], str]:
+    return [FULL if i < 2 or i % 4 == 1 or i == count - 1 else SLIDING for i in range(count)], f.code
+
+
+def _first_of_four(f: Fields, count: int) -> tuple[list[str], str]:
+    return [FULL if i % 4 == 0 else SLIDING for i in range(count)], f.code
+
+
 def _qwen2_moe(f: Fields, count: int) -> tuple[list[str], str]:
     slides = f.number("max_window_layers") if f.get("use_sliding_window") else 0
     kinds = [SLIDING if (i + 1) % 2 and i < slides else FULL for i in range(count)]
@@ -192,7 +205,12 @@ OWN_RULES: dict[str, Rule] = {
     "gpt_oss": _interval([], 2, SLIDING),
     "olmo3": _interval([], 4, SLIDING),
     "cohere2": _interval(["sliding_window_pattern"], 4, SLIDING),
-    "cwm": lambda f, n: ([FULL if i % 4 == 0 else SLIDING for i in range(n)], f.code),
+    "cwm": _first_of_four,
+    "granite_swa": _first_of_four,
+    "granitemoe_swa": _first_of_four,
+    "kolibri1": _interval([], 5, SLIDING),
+    "lara_mini": _lara_mini,
+    "flint": _flint,
     "afmoe": _interval(["global_attn_every_n_layers"], 4, SLIDING),
     "exaone4": _exaone,
     "exaone_moe": _exaone,
@@ -202,6 +220,7 @@ OWN_RULES: dict[str, Rule] = {
     "qwen3_5_moe_text": _interval(["full_attention_interval"], 4, LINEAR),
     "olmo_hybrid": _interval([], 4, LINEAR),
     "kimi_linear": _kimi_linear,
+    "bailing_hybrid": _interval(["layer_group_size"], 6, LINEAR),
     "minimax": _minimax,
     "mimo_v2_flash": _mimo,
     "laguna": _only(FULL),
@@ -285,8 +304,15 @@ def _ernie_sparse(f: Fields, count: int) -> tuple[list[bool], str]:
     return sparse, "moe_layer_start_index, moe_layer_end_index, moe_layer_interval"
 
 
+def _flint_sparse(f: Fields, count: int) -> tuple[list[bool], str]:
+    dense, step = f.get("mlp_only_layers"), f.needed("decoder_sparse_step")
+    dense = [0, 1] if dense is None else dense
+    return [i not in dense and (i + 1) % step == 0 for i in range(count)], "decoder_sparse_step, mlp_only_layers"
+
+
 OWN_SPARSE: dict[str, Callable[[Fields, int], tuple[list[bool], str]]] = {
     "llama4_text": _llama4_sparse,
     "jamba": _jamba_sparse,
     "ernie4_5_moe": _ernie_sparse,
+    "flint": _flint_sparse,
 }

@@ -23,7 +23,7 @@ KINDS = {
 }
 OF_CLASS = (
     "Read off the defaults of transformers' {}, for want of a config.json of its own: sizes are the model's; context,"
-    " norm epsilon and RoPE, where it has it, may be others."
+    " norm epsilon, multipliers and RoPE, where it has them, may be others."
 )
 MOST_CLOSE = 8
 TOLD = ("date", "licence", "published", "hub", "report", "notes")  # what is said of a model beside its config

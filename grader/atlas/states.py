@@ -52,6 +52,18 @@ def kda(f: Fields, traits: Traits) -> Mixer:
     return Mixer("kda", "Kimi Delta Attention", shapes, heads, heads, dim, dim, conv=conv, gate="each number")
 
 
+def whole_kda(f: Fields, traits: Traits) -> Mixer:
+    """Ling 3's: decay and gate come from a projection each, where Kimi's have two of low rank."""
+    d, heads = width(f), query_heads(f, 0)
+    dim = f.mine("linear_head_dim") or f.needed("head_dim")  # what transformers writes has 64 as head_dim, MLA's
+    conv, total = f.needed("short_conv_kernel_size"), heads * dim
+    shapes: dict[str, Shape] = linear("q_proj", total, d) | linear("k_proj", total, d) | linear("v_proj", total, d)
+    shapes |= {"conv1d": (3 * total, 1, conv), "dt_bias": (total,), "A_log": (heads,), "o_norm": (dim,)}
+    shapes |= linear("f_proj", total, d) | linear("b_proj", heads, d)
+    shapes |= linear("g_proj", total, d) | linear("o_proj", d, total)
+    return Mixer("kda", "Kimi Delta Attention", shapes, heads, heads, dim, dim, conv=conv, gate="each number")
+
+
 def lightning(f: Fields, traits: Traits) -> Mixer:
     """MiniMax's lightning attention."""
     d, heads = width(f), query_heads(f, 0)
@@ -119,6 +131,7 @@ STATES: dict[str, Callable[[Fields, Traits], Mixer]] = {
     "delta": delta,
     "delta with three projections": delta,
     "kda": kda,
+    "kda with whole projections": whole_kda,
     "lightning": lightning,
     "mamba": mamba,
     "mamba2": mamba2,

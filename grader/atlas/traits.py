@@ -20,21 +20,26 @@ class Traits:
     qk_norm: over each head, over the whole width, or the field that decides. head_dim: whether that field says how wide
     a head is; else the width is shared out, rounded down with rounded_heads. global_heads: full layers have heads of
     another width (Gemma 4). value_dim: values have a width of their own. differential: what is used is the difference
-    of two softmaxes. capped: `attn_logit_softcapping` is read. unscaled: scores are multiplied by nothing. positions:
-    rope, learned, alibi, none, or the field that decides. A bias is ``yes``, ``no`` or the field that decides. gate:
-    what the output of attention is multiplied by. choice_bias: a bias of each expert is added for the choice alone;
-    router_bias_counts: it is one of the parameters, too. renormalised: whether the weights of the chosen experts are
-    divided by their sum: ``yes``, ``no`` or the field that decides. norm_after_rope: q and k are normed after RoPE has
-    turned them. linear: what layers do that are no attention; state_bias, state_norm: of Mamba-2; mamba_norms: how
-    Mamba norms dt, B and C, ``with weight`` or without. clamped: `swiglu_limit` holds gate and up. mlp: dense, experts,
-    none, or a family's own rule. first_dense: how many layers come before those with experts. Names of projections are
-    the checkpoint's; qkv_name and gate_up_name are of one matrix for all of them, and empty where each has its own.
+    of two softmaxes. turns_back: RoPE turns by minus the angle. stretched: whether a scaling of RoPE is of ``all``
+    layers, or of the ``full`` ones alone. temperature: queries grow with their position, in ``every layer`` or in those
+    ``without RoPE``. clips: `clip_qkv` is read. sparse_gate: the smaller numbers of an MLP's gate are set to 0.
+    epsilon: of its norms, where no field says it. capped: `attn_logit_softcapping` is read. unscaled: scores are
+    multiplied by nothing. positions: rope, learned, alibi, none, or the field that decides. A bias is ``yes``, ``no``
+    or the field that decides. gate: what the output of attention is multiplied by. choice_bias: a bias of each expert
+    is added for the choice alone; router_bias_counts: it is one of the parameters, too. renormalised: whether the
+    weights of the chosen experts are divided by their sum: ``yes``, ``no`` or the field that decides. norm_after_rope:
+    q and k are normed after RoPE has turned them. linear: what layers do that are no attention; state_bias, state_norm:
+    of Mamba-2; mamba_norms: how Mamba norms dt, B and C, ``with weight`` or without. clamped: `swiglu_limit` holds gate
+    and up. mlp: dense, experts, none, or a family's own rule. first_dense: how many layers come before those with
+    experts. Names of projections are the checkpoint's; qkv_name and gate_up_name are of one matrix for all of them, and
+    empty where each has its own.
     """
 
     norm: str = "RMSNorm"
     norm_bias: bool = True  # of a LayerNorm
     norm_weight: bool = True
     norm_centred: bool = False
+    epsilon: float = 0.0
     norms: str = "pre"
     one_norm: bool = False
     sub_norms: bool = False
@@ -47,6 +52,10 @@ class Traits:
     global_heads: bool = False
     value_dim: bool = False
     differential: bool = False
+    turns_back: bool = False
+    stretched: str = "all"
+    temperature: str = ""
+    clips: bool = False
     capped: bool = True
     unscaled: bool = False
     qkv_bias: str = "no"
@@ -77,6 +86,7 @@ class Traits:
     activation: str = ""
     activation_parameters: int = 0
     clamped: bool = False
+    sparse_gate: bool = False
     dense_width: str = "intermediate_size"
     expert_width: str = "moe_intermediate_size"
     expert_bias: bool = False
@@ -89,7 +99,7 @@ class Traits:
     renormalised: str = "norm_topk_prob"
     post_experts_norm: bool = False
     first_dense: int = 0
-    embedding_scale: bool = False
+    embedding_scale: str = "no"
     per_layer_embeddings: bool = False
     layer_scalar: bool = False
     altup: bool = False

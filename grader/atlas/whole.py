@@ -3,14 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from grader.atlas.fields import Fact, Fields
+from grader.atlas.fields import Fact, Fields, shown
 from grader.atlas.layer import Layer
 from grader.atlas.mixers import score_cap
 from grader.atlas.mlps import ACTIVATION
-from grader.atlas.rope import scaling, theta
-from grader.atlas.shapes import says
+from grader.atlas.rope import parameters, scaling, theta, typed
+from grader.atlas.shapes import says, width
 from grader.atlas.traits import Traits
 
+EPSILON = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_eps", "norm_epsilon")
+ROOT = "√width"  # what multiplies Gemma's embedding
 # What multiplies something on its way, by the field's name.
 SCALES = {
     "embedding_multiplier": "embedding",
@@ -23,6 +25,7 @@ SCALES = {
     "logit_scale": "logits",
     "routed_scaling_factor": "experts' output",
     "router_scaling_factor": "experts' output",
+    "route_scale": "experts' output",
     "attention_value_scale": "values",
     "lm_head_multiplier": "logits",
     "full_attn_alpha_factor": "the stream under attention",
@@ -46,7 +49,7 @@ def facts_of(f: Fields, traits: Traits, layers: Sequence[Layer], sources: Mappin
         "positions stretched": Fact(scaling(f) or "no", _scaling_source(f, traits)),
         "norm": Fact(norm_name(traits), f.code),
         "norms stand": Fact(norms_stand(layers), f.code),
-        "norm epsilon": f.fact("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_eps", "norm_epsilon"),
+        "norm epsilon": Fact(traits.epsilon, f.code) if traits.epsilon else f.fact(*EPSILON),
         "activation": Fact(traits.activation, f.code) if traits.activation else f.fact(*ACTIVATION),
         "tied head": f.fact("tie_embedding", "tie_word_embeddings"),
         "soft cap of logits": f.fact("final_logit_softcapping"),
@@ -58,17 +61,38 @@ def facts_of(f: Fields, traits: Traits, layers: Sequence[Layer], sources: Mappin
         facts["weights of the chosen sum to 1"] = _renormalised(f, traits)
         if any(layer.mlp and "router.per_expert_scale" in layer.mlp.shapes for layer in layers):
             facts["scale of each expert's weight"] = Fact("a number that the checkpoint holds", f.code)
-        hashed = f.fact("num_hash_layers")
-        if hashed.value:
-            facts["layers whose experts the token's id chooses"] = hashed
-    if traits.embedding_scale:
-        facts["scale of embedding"] = Fact("√width", f.code)
-    facts |= _particular(f, traits)
+        if hashed := sum(bool(layer.mlp and layer.mlp.hashed) for layer in layers):
+            source = f.fact("mlp_layer_types", "num_hash_layers")
+            facts["layers whose experts the token's id chooses"] = Fact(
+                hashed, source.source if source.value else f.code
+            )
+    if says(f, traits.embedding_scale):
+        facts["scale of embedding"] = Fact(ROOT, f.code if traits.embedding_scale == "yes" else traits.embedding_scale)
+    facts |= _stretched_alone(f, traits, layers) | _particular(f, traits) | _told(layers)
     for name, what in SCALES.items():
         found = f.fact(name)
-        if found.value not in (None, 1, 1.0):
+        if found.value not in (None, 1) or (name == "attention_multiplier" and found.value):  # in place of 1 / root
             facts[f"scale of {what}"] = found
     return facts
+
+
+def _told(layers: Sequence[Layer]) -> dict[str, Fact]:
+    """What parts multiply, clamp or cap, with the number of layers where not all that have the part do."""
+    each: dict[str, list[Fact]] = {}
+    for layer in layers:
+        mixer = layer.mixer
+        for part in (mixer, mixer and mixer.beside, layer.mlp):
+            for one in part.told if part else ():
+                each.setdefault(one.label, []).append(one.fact)
+        if layer.mlp and layer.mlp.router_cap:
+            cap = Fact(layer.mlp.router_cap, "moe_router_logit_softcapping")
+            each.setdefault("soft cap of the router's logits", []).append(cap)
+    found = {}
+    for label, facts in each.items():
+        counted = Counter(shown(fact.value) for fact in facts)
+        words = "; ".join(f"{value}, in {number} of {len(layers)} layers" for value, number in counted.items())
+        found[label] = facts[0] if len(facts) == len(layers) and len(counted) == 1 else Fact(words, facts[0].source)
+    return found
 
 
 def _renormalised(f: Fields, traits: Traits) -> Fact:
@@ -95,6 +119,9 @@ def _particular(f: Fields, traits: Traits) -> dict[str, Fact]:
         found["norm of values"] = Fact("RMSNorm without weight", f.code)
     if traits.unscaled:
         found["scale of scores"] = Fact("1, not one over the root of a head's width", f.code)
+    base = f.fact("dim_model_base")
+    if base.value and width(f) != base.value:  # MiniCPM3 divides what its head reads
+        found["scale of logits, divided by it"] = Fact(width(f) / f.needed("dim_model_base"), base.source)
     if traits.head_bias != "no" and says(f, traits.head_bias):
         found["bias of the head"] = Fact(True, f.code if traits.head_bias == "yes" else traits.head_bias)
     return found
@@ -113,12 +140,20 @@ def _positions(f: Fields, traits: Traits, layers: Sequence[Layer]) -> Fact:
     words = f"RoPE, θ = {' and '.join(f'{base:,.0f}' for base in bases)}"
     if interleaved(f, traits):
         words += ", interleaved"
-    parts = {(mixer.rotary, mixer.rope_dim or mixer.key_dim) for mixer in turned}
-    if any(rotary != whole for rotary, whole in parts):
-        words += ", on " + " and ".join(f"{rotary} of {whole}" for rotary, whole in sorted(parts))
+    parts = {(mixer.rotary, mixer.rope_dim or mixer.key_dim, mixer.proportional) for mixer in turned}
+    if any(rotary != whole for rotary, whole, _ in parts):
+        each = (turned_words(*part) for part in sorted(parts))
+        words += ", on " + " and ".join(each)
     if len(turned) < len(mixing):
         words += f", left out in {len(mixing) - len(turned)} of {len(mixing)} attention layers"
     return Fact(words, _rope_source(f, traits))
+
+
+def turned_words(rotary: int, whole: int, pairs: bool) -> str:
+    """Of how many of a head's numbers RoPE turns how many; pairs: those of the whole head, i and i + half of it."""
+    if pairs:
+        return f"{rotary // 2} of {whole // 2} pairs"
+    return f"{rotary} of {whole}" if rotary != whole else f"all {whole}"
 
 
 def _rope_source(f: Fields, traits: Traits) -> str:
@@ -132,6 +167,17 @@ def interleaved(f: Fields, traits: Traits) -> bool:
     """Whether RoPE turns neighbours (0 and 1, 2 and 3) together, not the two halves of a head."""
     own = f.get("rope_interleave")
     return traits.interleaved if own is None else bool(own)
+
+
+def _stretched_alone(f: Fields, traits: Traits, layers: Sequence[Layer]) -> dict[str, Fact]:
+    """Which layers a scaling of RoPE is of, where those with a window keep their own."""
+    turned = [layer.mixer for layer in layers if layer.mixer and layer.mixer.rotary]
+    wide = [mixer for mixer in turned if mixer.rate or not mixer.window]
+    told = parameters(f, "sliding_attention") if typed(f) else None
+    kept = traits.stretched == "full" if told is None else str(told.get("rope_type", "default")) == "default"
+    if not scaling(f) or not kept or len(wide) in (0, len(turned)):
+        return {}
+    return {"layers with stretched positions": Fact(f"the {len(wide)} that see all", f.code)}
 
 
 def _scaling_source(f: Fields, traits: Traits) -> str:

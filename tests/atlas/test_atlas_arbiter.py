@@ -86,6 +86,26 @@ def test_experts_whose_tensors_do_not_say_so_are_told_by_the_router_beside_them(
     assert asked_as("jetmoe").active == 1_198_491_648  # 2 of 8 experts, of attention and MLP
 
 
+def test_a_class_that_can_have_experts_and_has_none_uses_all_its_parameters(without_caches: None) -> None:
+    asked = asked_as("doge")
+    assert asked.active == asked.parameters
+    with_experts = asked_as("doge", is_moe=True, num_experts=16, num_experts_per_tok=2)
+    assert with_experts.active is None  # rows of two embeddings, which are not told apart
+
+
+def test_stacks_of_the_same_layers_are_counted_together_and_weights_of_several_layers_are_told(
+    without_caches: None,
+) -> None:
+    """HRM runs two stacks of 16 again and again; Zamba2's transformer is one in nine places; BLT has four stacks."""
+    facts = {kind: asked_as(kind).facts for kind in ("hrm_text", "zamba2", "blt", "rwkv")}
+    assert facts["hrm_text"]["a layer"].value.endswith("; made 32 times")
+    assert "shared_transformer (196,943,360, the same weights in several layers); 9 layers" in (
+        facts["zamba2"]["a layer, 2"].value
+    )
+    assert sum(label.startswith("a layer") for label in facts["blt"]) == 4
+    assert facts["rwkv"]["a layer"].value.endswith("; 1 layer")
+
+
 def real_bytes(kind: str, fields: dict[str, Any], tokens: int) -> int:
     """What the cache of a small model with weights holds after a text."""
     config = AutoConfig.for_model(kind, **fields)
@@ -158,6 +178,10 @@ def test_an_encoder_is_still_no_language_model() -> None:
         with pytest.raises(GraderError) as caught:
             read(config_of(kind))
         assert not isinstance(caught.value, Unread)
+
+
+def test_a_decoder_whose_class_has_a_field_for_encoders_is_counted(without_caches: None) -> None:
+    assert asked_as("gpt_neox_japanese").parameters == parameters("gpt_neox_japanese", {})
 
 
 def test_the_commands_show_what_can_be_told(tmp_path: Path) -> None:

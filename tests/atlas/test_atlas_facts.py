@@ -91,6 +91,7 @@ def test_parameters_of_an_odd_shape_are_too(kind: str) -> None:
 # A field at a value that is not the class's own, and what else that needs.
 OTHERWISE: list[tuple[str, dict[str, Any]]] = [
     ("granitemoehybrid", ODD | OWN_LISTS["granitemoehybrid"] | {"num_local_experts": 0}),
+    ("apertus1p5_text", ODD | {"output_vocab_size": 501}),
     ("phi", {"qk_layernorm": True}),
     ("persimmon", {"qk_layernorm": False}),
     ("solar_open", {"use_qk_norm": True}),

@@ -153,6 +153,11 @@ def test_a_figure_says_how_its_layers_follow_one_another(slug: str, notes: list[
     assert all(f">{note}<" in drawn_ for note in notes)
 
 
+def test_a_long_pattern_takes_two_lines() -> None:
+    svg = parts(DRAWN["lara-4-mini"])[0].svg
+    assert ">Gated DeltaNet, then 1 sliding,<" in svg and ">then Gated DeltaNet, then 1 full, then 1 sliding<" in svg
+
+
 def boxes_of(svg: str, *words: str) -> list[str]:
     """Which of these texts a panel has, in its order: from the top, which is the output, down."""
     return [text for text in re.findall(r">([^<>]+)<", svg.partition("</style>")[2]) if text in words]

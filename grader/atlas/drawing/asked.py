@@ -19,7 +19,7 @@ def figure_of_asked(asked: Asked, name: str = "") -> str:
         y = _block(canvas, block, y) + GAP
     y = _box(canvas, "token", f"Token embedding, {shown(asked.facts['vocabulary'].value)} tokens", y)
     words = f"{title}: {_subtitle(asked)}. " + " ".join(
-        f"{block.layers} layers hold {block.words}." for block in asked.blocks
+        f"{block.layers} layer{'s hold' if block.layers > 1 else ' holds'} {block.words}." for block in asked.blocks
     )
     return canvas.written(WIDTH, y + 20, title, words)
 
@@ -44,7 +44,8 @@ def _block(canvas: Canvas, block: Block, y: float) -> float:
     canvas.text(area.x + 12, y + 18, f"{block.layers} ×", "b", 13, "start")
     y += 26
     for part, size in block.parts:
-        _box(canvas, _role(part), f"{part}: {short(size)}" if size else part, y)
+        words = f"{part}: {short(size)}" if size else part
+        _box(canvas, _role(part), words + ", the same in several layers" * (part in block.shared), y)
         y += ROW
     return area.bottom
 

@@ -1,8 +1,12 @@
 """The panel of what happens inside attention: from a token's vector up to the output."""
 
+from collections.abc import Sequence
+
 from grader.atlas.drawing.header import SECOND, WIDTH, draw_header
 from grader.atlas.drawing.svg import Box, Canvas, fitted
 from grader.atlas.layer import Index, Mixer
+from grader.atlas.told import SCALE
+from grader.atlas.whole import turned_words
 
 PROJ_H, THIN_H, GAP = 42, 28, 18
 TOP = 76  # where what a panel's part gives leaves it, under a header of one line
@@ -22,7 +26,16 @@ def draw(mixer: Mixer, width: int, title: str, seen: str = "") -> tuple[Canvas, 
     frame = tile_frame(canvas, mixer, y + GAP)
     canvas.line((scores[0], frame.y), scores)
     draw_below = _latent if mixer.kind == "latent" else _heads
-    return canvas, draw_below(canvas, mixer, width, frame.bottom)
+    end = draw_below(canvas, mixer, width, frame.bottom)
+    return canvas, footer(canvas, [one.line for one in mixer.told if one.label != SCALE], end)
+
+
+def footer(canvas: Canvas, lines: Sequence[str], end: float) -> float:
+    """Lines under a panel that ends there, of what no box shows. Returns where it ends with them."""
+    for words in lines:
+        canvas.text(WIDTH / 2, end + 6, words, "m", fitted(words, 11.5, WIDTH - 40))
+        end += 17
+    return end
 
 
 def cached_line(mixer: Mixer) -> str:
@@ -103,6 +116,7 @@ def _softmax_lines(mixer: Mixer) -> list[str]:
             f"of each pair of heads; softmax( {scores} + mask )",
             "RMSNorm over the pair, × (1 − λ₀)",
         ]
+    lines += [one.line for one in mixer.told if one.label == SCALE]
     if mixer.sinks:
         lines.append("with a learned sink for each head")
     return lines
@@ -223,6 +237,8 @@ def _turn(canvas: Canvas, mixer: Mixer, columns: list[Box], above: list[float], 
         return y
     whole = mixer.key_dim
     part = "rotate by position" if mixer.rotary == whole else f"rotate {mixer.rotary} of {whole} numbers"
+    if mixer.proportional:
+        part = f"rotate {turned_words(mixer.rotary, whole, True)}, i and i + {whole // 2}"
     turned = 3 if mixer.rate else 2  # an entry is turned too
     rope = Box(LEFT, y + GAP, columns[turned - 1].right - LEFT, THIN_H)
     canvas.box(rope, "white", [f"RoPE: {part}"])

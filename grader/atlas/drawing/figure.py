@@ -7,7 +7,7 @@ from grader.atlas.architecture import Architecture
 from grader.atlas.drawing import attention, mlp, model, state
 from grader.atlas.drawing.header import WIDTH, stretched, subtitle
 from grader.atlas.drawing.svg import Canvas, document
-from grader.atlas.drawing.words import Group, alike, group_lines, mixer_lines, mlp_lines, mlps, pattern_words
+from grader.atlas.drawing.words import Group, alike, all_mlps, group_lines, mixer_lines, mlp_lines, pattern_words
 
 PANEL = WIDTH
 
@@ -56,8 +56,11 @@ def parts(architecture: Architecture, against: Architecture | None = None) -> li
             mixing += 1
             name = "attention" if mixing == 1 else f"attention-{mixing}"
             found.append(Part(name, f"{architecture.name}: {title}", f"{words}.", drawn, height))
-    for i, (part, _) in enumerate(mlps(architecture)):
+    for i, (part, _) in enumerate(all_mlps(architecture)):
         title = part.label if not part.experts else f"{part.experts} {part.label}"
+        title += ", by the token's id" * part.hashed
+        if architecture.traits.double and not part.experts:
+            title += ", behind each attention"
         drawn, height = mlp.draw(part, architecture.width, title)
         name = "mlp" if i == 0 else f"mlp-{i + 1}"
         words = "; ".join(mlp_lines(part, architecture.width))
@@ -98,7 +101,7 @@ def figure(architecture: Architecture, against: Architecture | None = None) -> s
 def describe(architecture: Architecture) -> str:
     """The first panel in words."""
     mixing = " or ".join(", ".join(group_lines(group)) for group in alike(architecture))
-    working = " or ".join(", ".join(mlp_lines(part, architecture.width)) for part, _ in mlps(architecture))
+    working = " or ".join(", ".join(mlp_lines(part, architecture.width)) for part, _ in all_mlps(architecture))
     pattern = pattern_words(architecture)
     layers = f"{len(architecture.layers)} layers{f' ({pattern})' if pattern else ''}"
     size = ", ".join(filter(None, [subtitle(architecture), stretched(architecture)]))

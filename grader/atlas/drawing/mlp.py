@@ -1,9 +1,9 @@
 """The panel of the MLP: its gate, or its experts and their router."""
 
-from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, TOP, fork
+from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, TOP, footer, fork
 from grader.atlas.drawing.header import WIDTH, draw_header
-from grader.atlas.drawing.svg import Box, Canvas, fitted
-from grader.atlas.drawing.words import ACTIVATIONS, choice_words, short
+from grader.atlas.drawing.svg import Box, Canvas
+from grader.atlas.drawing.words import ACTIVATIONS, biased, choice_words, short
 from grader.atlas.layer import Mlp, count
 
 # Source: Gemma4TextDecoderLayer.forward in transformers.
@@ -22,7 +22,7 @@ def draw(mlp: Mlp, width: int, title: str) -> tuple[Canvas, float]:
         )
         return canvas, _experts(canvas, mlp, width)
     draw_header(canvas, title, f"{short(count(mlp.shapes))} parameters a layer")
-    return canvas, _dense(canvas, mlp, width, TOP)
+    return canvas, footer(canvas, [one.line for one in mlp.told], _dense(canvas, mlp, width, TOP))
 
 
 def _dense(canvas: Canvas, mlp: Mlp, width: int, y: float) -> float:
@@ -87,7 +87,8 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
     canvas.text(
         frame.cx,
         under + 32,
-        f"each {'gated' if mlp.gated else 'plain'}, {inner:,} → {mlp.expert_width:,} → {inner:,}",
+        f"each {'gated' if mlp.gated else 'plain'}, {inner:,} → {mlp.expert_width:,} → {inner:,}"
+        + ", bias" * biased(mlp),
         "",
         11.5,
     )
@@ -114,10 +115,7 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
         canvas.line((gate.cx, always.y), (gate.cx, gate.bottom))
     canvas.line((always.cx, always.y - gated), (always.cx, plus), (cx + 10, plus))
     end = fork(canvas, [router, always], width, router.bottom)
-    for words in BOTH_NORMED if mlp.dense_beside else ():
-        canvas.text(cx, end + 6, words, "m", fitted(words, 11.5, WIDTH - 40))
-        end += 17
-    return end
+    return footer(canvas, BOTH_NORMED if mlp.dense_beside else (), end)
 
 
 def _grid(number: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from grader.atlas.architecture import ON_STREAM, Architecture
 from grader.atlas.drawing.header import SECOND, stretched
+from grader.atlas.drawing.svg import text_width
 from grader.atlas.drawing.words import (
     ACTIVATIONS,
     DOUBLE,
@@ -18,10 +19,11 @@ from grader.atlas.drawing.words import (
     pattern_words,
 )
 from grader.atlas.layer import Layer
-from grader.atlas.whole import norm_places
+from grader.atlas.whole import ROOT, norm_places
 
 GAP = 18
 NORM_H = 28
+NOTE, NOTES = 11.5, 320.0  # the font's size of a note, and the pixels that it takes at most before it is parted
 PLUS, LEAVE = 10 + GAP, 2 + 24  # from a branch's sum down to its first box, from its last box's gap to the next sum
 BETWEEN = "between branches"
 PER_LAYER = "per-layer"
@@ -83,7 +85,7 @@ def plan(model: Architecture) -> Plan:
             both = () if "before both" not in here else (_norm("both", norm),)
             branches = ((*branches[-2], *branches[-1], *both),)
     lines = (*pattern_words(model).split("; "), first_dense(model), *_oddities(model))
-    notes = tuple(note for note in lines if note)
+    notes = tuple(part for note in lines if note for part in _wrapped(note))
     return Plan(
         head=("Output head", *_head_lines(model)),
         embedding=("Token embedding", *_embedding_lines(model)),
@@ -95,6 +97,20 @@ def plan(model: Architecture) -> Plan:
         on_stream=model.traits.norms == ON_STREAM,
         stretched=bool(stretched(model)),
     )
+
+
+def _wrapped(note: str) -> list[str]:
+    """A note in as many lines as it takes, parted where it says what comes next."""
+    first, *rest = note.split(", then ")
+    found = [first]
+    for part in rest:
+        longer = f"{found[-1]}, then {part}"
+        if text_width(longer, NOTE) <= NOTES:
+            found[-1] = longer
+        else:
+            found[-1] += ","
+            found.append(f"then {part}")
+    return found
 
 
 def _typical(model: Architecture) -> Layer:
@@ -157,8 +173,9 @@ def _head_lines(model: Architecture) -> list[str]:
 
 def _embedding_lines(model: Architecture) -> list[str]:
     lines = [f"{model.vocabulary:,} tokens × {model.width:,}"]
-    if model.traits.embedding_scale:
-        lines.append(f"times √{model.width:,}")
+    scale = model.facts.get("scale of embedding")
+    if scale:
+        lines.append(f"times √{model.width:,}" if scale.value == ROOT else f"times {scale.value:g}")
     if "norm of the embedding" in model.facts:
         lines.append(f"then {model.facts['norm of the embedding'].value}")
     if "positions" in model.embedding:
@@ -181,6 +198,8 @@ def _oddities(model: Architecture) -> list[str]:
         found.append(f"{chosen} look where an earlier index chose")
     if model.traits.double:
         found += DOUBLE
+        dense = model.layers[0].extra["first dense.up_proj"][1]
+        found.append(f"dense MLPs: {model.width:,} → {dense:,} → {model.width:,}")
     if model.traits.hyper_connections:
         found.append(f"{streams} streams, mixed around each part")
     found += stream_scales(model)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from grader.atlas.cache import state_values
-from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, TOP, fork
+from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, TOP, footer, fork
 from grader.atlas.drawing.header import WIDTH, draw_header
 from grader.atlas.drawing.svg import Box, Canvas, fitted
 from grader.atlas.layer import Mixer
@@ -115,7 +115,8 @@ def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
         boxes.append(canvas.box(Box(LEFT + 214, row, 84, PROJ_H), "router", lines, frame.bottom))
     canvas.box(gate_box, "value", [steps.inputs[-1], "gate"])
     canvas.line((gate_box.cx + 10, gate_box.y), (gate_box.cx + 10, gate.bottom))
-    return canvas, fork(canvas, [*boxes, gate_box], width, first.bottom)
+    end = fork(canvas, [*boxes, gate_box], width, first.bottom)
+    return canvas, footer(canvas, [one.line for one in mixer.told], end)
 
 
 def _selected(canvas: Canvas, mixer: Mixer, top: float) -> float:

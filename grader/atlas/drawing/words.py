@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.layer import Layer, Mixer, Mlp
-from grader.atlas.whole import kind_name, kind_names
+from grader.atlas.told import SPARSE
+from grader.atlas.whole import kind_name, kind_names, turned_words
 
 ACTIVATIONS = {
     "silu": "SiLU",
@@ -103,7 +104,7 @@ def placing(mixer: Mixer) -> str:
     if not mixer.rotary:
         return "no RoPE" if mixer.unplaced else ""
     whole = mixer.rope_dim or mixer.key_dim
-    part = "" if mixer.rotary == whole else f" on {mixer.rotary} of {whole}"
+    part = "" if mixer.rotary == whole else f" on {turned_words(mixer.rotary, whole, mixer.proportional)}"
     return f"RoPE{part}, θ = {mixer.theta:,.0f}" if mixer.theta else f"RoPE{part}"
 
 
@@ -111,13 +112,16 @@ def mlp_lines(mlp: Mlp, width: int) -> list[str]:
     """The name of an MLP, and its numbers."""
     if not mlp.experts:
         lines = [mlp.label, f"{width:,} → {mlp.width:,} → {width:,}" + (", bias" if mlp.bias else "")]
-        return [*lines, f"RMSNorm before {mlp.names[2]}"] if "ffn_sub_norm" in mlp.shapes else lines
+        lines += [f"RMSNorm before {mlp.names[2]}"] if "ffn_sub_norm" in mlp.shapes else []
+        return [*lines, "most of the gate set to 0"] if any(one.label == SPARSE for one in mlp.told) else lines
     lines = [
         f"{mlp.experts} {mlp.label}",
-        f"{mlp.chosen} for each token" + (f", {mlp.empty} empty ones" if mlp.empty else ""),
+        f"{mlp.chosen} for each token"
+        + (f", {mlp.empty} empty ones" if mlp.empty else "")
+        + ", by its id" * mlp.hashed,
     ]
     inner = mlp.latent or width
-    lines.append(f"each {inner:,} → {mlp.expert_width:,} → {inner:,}")
+    lines.append(f"each {inner:,} → {mlp.expert_width:,} → {inner:,}" + ", bias" * biased(mlp))
     if mlp.limit:
         lines.append(f"gate and up clamped at {mlp.limit:g}")
     if mlp.latent:
@@ -129,6 +133,11 @@ def mlp_lines(mlp: Mlp, width: int) -> list[str]:
     return lines
 
 
+def biased(mlp: Mlp) -> bool:
+    """Whether the layers of experts have a bias."""
+    return "up_proj.bias" in mlp.expert
+
+
 def router_words(mlp: Mlp) -> str:
     """How a router chooses; empty for a dense MLP."""
     return f"router: {', '.join([mlp.router, *choice_words(mlp)])}" if mlp.router else ""
@@ -138,7 +147,10 @@ def choice_words(mlp: Mlp) -> list[str]:
     """What else decides which experts a router chooses, and what its weights are for."""
     groups = [f"from the best {mlp.chosen_groups} of {mlp.groups} groups"] if mlp.groups else []
     before = ["weights multiply what experts read"] if mlp.router == "sigmoid of the chosen" else []  # Llama 4's
-    return [*groups, *before, *["a bias for the choice alone"] * mlp.choice_bias]
+    linear = ["a bias"] if "router.bias" in mlp.shapes else []
+    capped = [f"logits capped at ±{mlp.router_cap:g}"] if mlp.router_cap else []
+    chosen = ["a table chooses by the token's id"] if mlp.hashed else []
+    return [*linear, *capped, *chosen, *groups, *before, *["a bias for the choice alone"] * mlp.choice_bias]
 
 
 def mixers(model: Architecture) -> list[tuple[Mixer, int]]:
@@ -167,6 +179,19 @@ def mlps(model: Architecture) -> list[tuple[Mlp, int]]:
             first, before = counted.get(key, (layer.mlp, 0))
             counted[key] = (first, before + 1)
     return sorted(counted.values(), key=lambda found: -found[1])
+
+
+def all_mlps(model: Architecture) -> list[tuple[Mlp, int]]:
+    """Those, and LongCat-Flash's dense ones, which stand behind each attention beside the experts."""
+    found = mlps(model)
+    shape = model.layers[0].extra.get("first dense.up_proj")
+    if not shape:
+        return found
+    names = ("gate_proj", "up_proj", "down_proj")
+    shapes = dict.fromkeys(names, shape)
+    label = f"{found[0][0].label.removesuffix(' experts')} MLP"
+    beside = Mlp(label, shapes, activation=found[0][0].activation, width=shape[1], names=names)
+    return [*found, (beside, 2 * len(model.layers))]
 
 
 def pattern_words(model: Architecture) -> str:
