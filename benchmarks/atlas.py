@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 
 def imported(statement: str) -> float:
@@ -34,7 +35,7 @@ def drawn() -> dict[str, float]:
 
 
 # What a class's defaults leave open, and its files say.
-NEEDED = {
+NEEDED: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 6},
     "dots1": {"n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1},
     "hunyuan_v1_dense": {"head_dim": 128},

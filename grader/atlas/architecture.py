@@ -199,7 +199,7 @@ def _norms(f: Fields, traits: Traits, kind: str, sparse: bool) -> Shapes:
     rule = traits.norms
     if traits.one_norm:
         where = ("before",)
-    elif rule == "both":
+    elif rule == "both" or (rule == "use_sandwich_norm" and f.truth(rule)):  # the field is LFM3's
         where = ("before attention", "after attention", "before MLP", "after MLP")
     elif rule == "post" or (rule == "olmo_hybrid" and kind == "full_attention"):
         where = ("after attention", "after MLP")

@@ -14,6 +14,7 @@ from grader.atlas.told import of_attention, of_state, proportional
 from grader.atlas.traits import Traits
 from grader.errors import GraderError
 
+HEAD_GATE = "use_attention_gate"  # LFM3's field
 LAYER_THETA = "layer_rope_theta"  # the field of Granite's models with windows
 
 
@@ -102,7 +103,7 @@ def _attention(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer:
         norm_after_rope=bool(traits.norm_after_rope and norm and turned),
         v_norm=traits.v_norm and not shared,
         gate=gate,
-        gate_activation="softplus" if traits.gate == "head" else "sigmoid",  # the one is Laguna's
+        gate_activation=traits.gate_activation,
         sinks=traits.sinks == "all" or (traits.sinks == "sliding" and kind == "sliding_attention"),
         unscaled=traits.unscaled,
         score_cap=float(score_cap(f, traits).value or 0),
@@ -128,7 +129,7 @@ def _attention_shapes(traits: Traits, mixer: Mixer, d: int) -> dict[str, Shape]:
     shapes |= _norm_shapes(mixer)
     if traits.gate == "projection":
         shapes |= linear("gate_proj", heads * dim, d)
-    if traits.gate == "head":
+    if traits.gate in ("head", HEAD_GATE) and mixer.gate:
         shapes |= linear("g_proj", heads if mixer.gate == "each head" else heads * dim, d)
     if mixer.sinks:
         shapes |= {"sinks": (heads,)}
@@ -143,6 +144,8 @@ def _gate(f: Fields, traits: Traits) -> str:
     """What its output is multiplied by: a number for each number or each head."""
     if traits.gate == "head":  # Laguna's, whose code takes every other value as a gate for each number
         return "each head" if f.get("gating") in (True, "per-head") else "each number"
+    if traits.gate == HEAD_GATE:
+        return "each head" if f.truth(HEAD_GATE) else ""
     return "each number" if traits.gate else ""
 
 

@@ -118,6 +118,11 @@ def _lfm2(f: Fields, count: int) -> tuple[list[str], str]:
     return [FULL if i in full else "conv" for i in range(count)], f.fact("full_attn_idxs").source
 
 
+def _lfm3(f: Fields, count: int) -> tuple[list[str], str]:
+    kinds = ("conv", "conv", FULL, "conv")
+    return [SLIDING if i and i % 4 == 0 else kinds[i % 4] for i in range(count)], f.code
+
+
 def _jamba(f: Fields, count: int) -> tuple[list[str], str]:
     period, offset = f.needed("attn_layer_period"), f.number("attn_layer_offset")
     kinds = [FULL if i % period == offset else LINEAR for i in range(count)]
@@ -236,6 +241,7 @@ OWN_RULES: dict[str, Rule] = {
     "mamba2": _only(LINEAR),
     "falcon_mamba": _only(LINEAR),
     "lfm2": _lfm2,
+    "lfm3": _lfm3,
     "gpt_neo": _gpt_neo,
     "dots1": lambda f, n: (
         [SLIDING if f.get("sliding_window") and i >= f.number("max_window_layers") else FULL for i in range(n)],

@@ -25,14 +25,14 @@ class Traits:
     ``without RoPE``. clips: `clip_qkv` is read. sparse_gate: the smaller numbers of an MLP's gate are set to 0.
     epsilon: of its norms, where no field says it. capped: `attn_logit_softcapping` is read. unscaled: scores are
     multiplied by nothing. positions: rope, learned, alibi, none, or the field that decides. A bias is ``yes``, ``no``
-    or the field that decides. gate: what the output of attention is multiplied by. choice_bias: a bias of each expert
-    is added for the choice alone; router_bias_counts: it is one of the parameters, too. renormalised: whether the
-    weights of the chosen experts are divided by their sum: ``yes``, ``no`` or the field that decides. norm_after_rope:
-    q and k are normed after RoPE has turned them. linear: what layers do that are no attention; state_bias, state_norm:
-    of Mamba-2; mamba_norms: how Mamba norms dt, B and C, ``with weight`` or without. clamped: `swiglu_limit` holds gate
-    and up. mlp: dense, experts, none, or a family's own rule. first_dense: how many layers come before those with
-    experts. Names of projections are the checkpoint's; qkv_name and gate_up_name are of one matrix for all of them, and
-    empty where each has its own.
+    or the field that decides. gate: what the output of attention is multiplied by, or the field that decides;
+    gate_activation: of it. choice_bias: a bias of each expert is added for the choice alone; router_bias_counts: it is
+    one of the parameters, too. renormalised: whether the weights of the chosen experts are divided by their sum:
+    ``yes``, ``no`` or the field that decides. norm_after_rope: q and k are normed after RoPE has turned them. linear:
+    what layers do that are no attention; state_bias, state_norm: of Mamba-2; mamba_norms: how Mamba norms dt, B and C,
+    ``with weight`` or without. clamped: `swiglu_limit` holds gate and up. mlp: dense, experts, none, or a family's own
+    rule. first_dense: how many layers come before those with experts. Names of projections are the checkpoint's;
+    qkv_name and gate_up_name are of one matrix for all of them, and empty where each has its own.
     """
 
     norm: str = "RMSNorm"
@@ -66,6 +66,7 @@ class Traits:
     position_offset: int = 0
     interleaved: bool = False
     gate: str = ""
+    gate_activation: str = "sigmoid"
     sinks: str = ""
     indexer: bool = False
     compressed: bool = False

@@ -131,8 +131,8 @@ def test_a_cache_of_a_family_that_is_not_known_is_its_real_one_to_the_byte() -> 
 
 
 def test_states_are_told_apart_from_what_grows() -> None:
-    kept = asked_as("lfm3").kept
-    assert kept and {layer.kind for layer in kept} == {"state", "full", "sliding"}
+    kept = asked_as("zamba2").kept
+    assert kept and {layer.kind for layer in kept} == {"state", "full"}
     assert at(kept, 0) > 0 and at(kept, 200) - at(kept, 100) == at(kept, 100) - at(kept, 0)
 
 
@@ -149,11 +149,11 @@ def test_a_cache_that_can_not_be_told_is_not_guessed(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(arbiter, "_held", stops)
     arbiter._asked.cache_clear()
     file = tmp_path / "config.json"
-    file.write_text(json.dumps(config_of("lfm3")), encoding="utf-8")
-    with pytest.raises(GraderError, match="the cache of lfm3 can't be counted here: its model can't be run without"):
+    file.write_text(json.dumps(config_of("zamba2")), encoding="utf-8")
+    with pytest.raises(GraderError, match="the cache of zamba2 can't be counted here: its model can't be run without"):
         bytes_at(json.loads(file.read_text(encoding="utf-8")), 10)
     card = json.loads(CliRunner().invoke(app, ["card", str(file), "--json"]).output)
-    assert card["facts"]["cache"]["value"] is None and card["facts"]["parameters"]["value"] == parameters("lfm3", {})
+    assert card["facts"]["cache"]["value"] is None and card["facts"]["parameters"]["value"] == parameters("zamba2", {})
     arbiter._asked.cache_clear()
 
 
@@ -169,8 +169,8 @@ def test_without_transformers_a_family_that_is_not_known_is_refused_with_what_to
 
 
 def test_a_config_that_transformers_refuses_is_refused_in_its_words() -> None:
-    with pytest.raises(GraderError, match="transformers' class for lfm3 refuses this config"):
-        read(config_of("lfm3") | {"hidden_size": "wide"})
+    with pytest.raises(GraderError, match="transformers' class for zamba2 refuses this config"):
+        read(config_of("zamba2") | {"hidden_size": "wide"})
 
 
 def test_an_encoder_is_still_no_language_model() -> None:
@@ -186,16 +186,16 @@ def test_a_decoder_whose_class_has_a_field_for_encoders_is_counted(without_cache
 
 def test_the_commands_show_what_can_be_told(tmp_path: Path) -> None:
     file, figure = tmp_path / "config.json", tmp_path / "figure.svg"
-    file.write_text(json.dumps(config_of("lfm3")), encoding="utf-8")
+    file.write_text(json.dumps(config_of("zamba2")), encoding="utf-8")
     shown = CliRunner().invoke(app, ["card", str(file), "--to", str(figure)])
     assert shown.exit_code == 0 and "counted on transformers' own model" in " ".join(
         shown.output.replace("\n", " ").split()
     )
     drawn = figure.read_text(encoding="utf-8")
-    assert "post_operator_norm" in drawn and "how it is joined is not told" in drawn
+    assert "shared_transformer" in drawn and "how it is joined is not told" in drawn
     diff = CliRunner().invoke(app, ["diff", str(file), "qwen3-8b"])
     assert (
         diff.exit_code == 0
-        and "1,728,801,536" in diff.output
+        and "2,481,848,336" in diff.output
         and "What to change in a program is not told" in diff.output
     )

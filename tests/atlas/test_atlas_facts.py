@@ -92,6 +92,7 @@ def test_parameters_of_an_odd_shape_are_too(kind: str) -> None:
 OTHERWISE: list[tuple[str, dict[str, Any]]] = [
     ("granitemoehybrid", ODD | OWN_LISTS["granitemoehybrid"] | {"num_local_experts": 0}),
     ("apertus1p5_text", ODD | {"output_vocab_size": 501}),
+    ("lfm3", ODD | {"use_sandwich_norm": False, "use_attention_gate": False}),
     ("phi", {"qk_layernorm": True}),
     ("persimmon", {"qk_layernorm": False}),
     ("solar_open", {"use_qk_norm": True}),

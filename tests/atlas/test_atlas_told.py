@@ -314,6 +314,16 @@ def test_kolibris_bias_is_added_to_logits_of_which_the_sigmoid_is_taken_later() 
     assert "router: sigmoid, logits choose, a bias for the choice alone" in said("kolibri1", fields)["MLP"]
 
 
+def test_lfm3_has_the_norms_gate_and_rope_of_its_code() -> None:
+    found = said("lfm3", {})
+    assert found["norms stand"] == "before attention, after attention, before MLP, after MLP"
+    assert said("lfm3", {"use_sandwich_norm": False})["norms stand"] == "before attention, before MLP"
+    assert found["layer mix"] == "13 Gated short convolution + 6 full + 5 sliding"
+    assert "on 32 of 64 pairs" in found["positions"] and "× sigmoid( g_proj ), for each head" in drawn("lfm3", {})
+    assert "g_proj" not in drawn("lfm3", {"use_attention_gate": False})
+    assert list(read({"model_type": "lfm3"}).kinds) == AutoConfig.for_model("lfm3").layer_types
+
+
 @pytest.mark.parametrize("kind", ["granite_swa", "granitemoe_swa"])
 def test_a_base_of_rope_for_each_layer_and_0_for_none(kind: str) -> None:
     fields = SMALL | {"layer_rope_theta": [0, 5e3, 5e3, 0]}

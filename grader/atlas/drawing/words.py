@@ -206,7 +206,8 @@ def pattern_words(model: Architecture) -> str:
         inner = names[before : len(names) - after]
         cycle = _cycle(inner)
         if cycle and len(inner) >= 2 * len(cycle):
-            first = [", ".join(f"first {number} {name}" for number, name in runs(names[:before]))] if before else []
+            counted = runs(names[:before])
+            first = [", ".join(f"first {f'{n} ' * (n > 1)}{name}" for n, name in counted)] if counted else []
             turns = ", then ".join(f"{n} {name}" if n > 1 or len(name) < 8 else name for n, name in runs(cycle))
             return "; ".join([*first, turns, *[f"the last {name}" for name in names[len(names) - after :]]])
     return str(model.facts["layer mix"].value)
