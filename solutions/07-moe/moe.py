@@ -1092,7 +1092,7 @@ for layer in range(4):
 # %% [markdown] id="d802d07e"
 # <details><summary>What the numbers say</summary>
 #
-# Little, 0.02 nats, although that expert works on more tokens than any other in its layer. Without an expert of the first layer that has a third of the tokens, the loss rises by 0.96. Within a layer the experts with more tokens cost more, with correlations of 0.8 in all four. But what a share of the tokens is worth depends on the layer: all experts of the first one together are worth 3.5 nats, those of each other layer 0.11. So the number of tokens says how much an expert computes, and how it compares with its neighbours in the layer, and not what the layer is worth.
+# Little, 0.02 nats, although that expert works on more tokens than any other in its layer. Without an expert of the first layer that has a third of the tokens, the loss rises by 0.96. Within a layer the experts with more tokens cost more, with correlations of 0.76 to 0.85. But what a share of the tokens is worth depends on the layer: all experts of the first one together are worth 3.5 nats, those of each other layer 0.11 or 0.12. So the number of tokens says how much an expert computes, and how it compares with its neighbours in the layer, and not what the layer is worth.
 #
 # Why eight texts, and not one or two? On 512 tokens the same expert costs 0.004, five times less, and some experts seem to cost less than nothing. Costs of a hundredth of a nat need many tokens to be measured. (One novel and one model.)
 # </details>
