@@ -547,6 +547,36 @@ class MLP(nn.Module):
 # %% check="gpt2.mlp" tags=["nbval-ignore-output"] id="check-gpt2-mlp"
 check("gpt2.mlp", MLP)
 
+# %% [markdown] id="fb6ca082"
+# ### Why four times as wide?
+#
+# A model with a wider MLP has more parameters, so it would be no surprise if it were better. The fair question is where a given number of parameters should be: in the MLP, or in a wider stream. Here are four tiny GPT-2s of two blocks with nearly the same number of parameters. In the first the MLP is as wide as the stream, and D is 64; in the last it is eight times as wide, and D is 38. They do nearly the same work, too, since each weight of a matrix costs one multiply-add a token. Each was trained for 300 steps on five of Austen's novels, from three random seeds; a token is a byte of the text. `training/mlp_width.py` in the course's repository is the script, and its results come with the lesson. With which factor is the mean loss on *Persuasion* lowest?
+
+# %% prediction="gpt2.mlp_factor" id="prediction-gpt2-mlp_factor"
+predict(
+    "gpt2.mlp_factor", "factor with the lowest mean loss", one_of=("1", "2", "4", "8"),
+    guess=...
+)
+
+# %% tags=["nbval-ignore-output"] id="fa800dab"
+import json
+
+by_factor, ends = json.loads(Path("texts/mlp-width.json").read_text())["models"], {}
+for factor, about in by_factor.items():
+    ends[factor] = torch.tensor(about["held_out_nats"])  # [seeds]
+    print(f"{factor} D, D = {about['width']}: {about['parameters']:,} parameters, {ends[factor].mean():.3f} nats a byte:",
+          *(f"{end:.3f}" for end in ends[factor]))
+measured("gpt2.mlp_factor", min(ends, key=lambda factor: ends[factor].mean()))
+factors, at_the_end = [int(factor) for factor in ends], torch.stack([*ends.values()])  # [factors, seeds]
+seeds = {f"seed {seed}": (factors, at_the_end[:, seed]) for seed in range(at_the_end.shape[1])}
+plots.lines(seeds, plots.Axes("inner width of the MLP / D", "loss on Persuasion, nats a byte", log="x", xticks=factors))
+
+# %% [markdown] id="a7bd53c8"
+# <details><summary>What the numbers say</summary>
+#
+# With four, and with each of the three seeds. But it gains little: 0.004 to 0.015 nats against two or eight times, and 0.01 to 0.04 against one. The models with two and eight also have 2 to 3% fewer parameters than that with four, since widths are whole numbers. So four is a good choice here, and the others are hardly worse; what a long training would show, 300 steps can't say. Kaplan et al. (2020, section 3.1) report of larger models that the loss varies by only a few percent over a wide range of shapes, this factor among them, if the number of parameters stays the same.
+# </details>
+
 # %% [markdown] id="141c3cd2"
 # ### Exercise 6 · Block
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
@@ -1638,7 +1668,7 @@ predictions()
 # - Radford et al., *Language Models are Unsupervised Multitask Learners* (2019), sections 2.2 (bytes) and 2.3 (model). The model before it: Radford et al. (2018), section 4.1.
 # - Vaswani et al., *Attention Is All You Need* (2017), sections 3.2.1 (the scale, in a footnote), 3.2.2 (heads), 3.4 (the tied head).
 # - Ba, Kiros, Hinton, *Layer Normalization* (2016), section 3. Hendrycks, Gimpel, *Gaussian Error Linear Units* (2016), section 2.
-# - Xiong et al., *On Layer Normalization in the Transformer Architecture* (2020): why pre-LN needs no warm-up. Michel, Levy, Neubig, *Are Sixteen Heads Really Better than One?* (2019): more heads removed.
+# - Xiong et al., *On Layer Normalization in the Transformer Architecture* (2020): why pre-LN needs no warm-up. Kaplan et al., *Scaling Laws for Neural Language Models* (2020), section 3.1: the shape of a model matters little. Michel, Levy, Neubig, *Are Sixteen Heads Really Better than One?* (2019): more heads removed.
 # - The reference: `transformers/models/gpt2/modeling_gpt2.py`, `GPT2LMHeadModel` and what it calls; `pytorch_utils.py`, `Conv1D`; `activations.py`, `NewGELUActivation`.
 #
 # ## If you want more
