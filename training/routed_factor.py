@@ -4,9 +4,9 @@
 
 Two variants of the model in `balance.py`, which has the sizes and the loop, both in DeepSeek-V3's form but for the loss
 for unequal load: scores by a sigmoid; the weights of the chosen experts divided by their sum, and multiplied by 1 or by
-2.5; and beside them a shared expert, whose output is added as it is. Each is trained from three seeds, and variants with
-the same seed begin with the same weights and see the same batches. It goes on where it was stopped: all of it takes two
-or three minutes.
+2.5; and beside them a shared expert, whose output is added as it is. Each is trained from three seeds; variants with
+the same seed begin with the same weights and see the same batches. It goes on where it was stopped: all of it takes a
+minute or two.
 """
 
 import argparse
