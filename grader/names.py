@@ -22,7 +22,7 @@ def explain_names(own: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tenso
     for name in extra:
         if name.startswith(layers):
             continue
-        like = [m for m in missing if m.count(".") == name.count(".")]
+        like = [m for m in missing if _could_be_meant(m, name, wanted[m].shape, own.get(name))]
         close = difflib.get_close_matches(name, like, n=1, cutoff=0.7)
         asked = TIED if name == "lm_head.weight" else ""
         # A bias where a weight is missing is no slip of the pen: the layer is of another kind.
@@ -40,6 +40,16 @@ def explain_names(own: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tenso
     if len(lines) > MAX_NAMES:
         lines[MAX_NAMES - 1 :] = [f"and {len(lines) - MAX_NAMES + 1} more like these"]
     return lines
+
+
+def _could_be_meant(wanted: str, name: str, shape: Sequence[int], own: Sequence[int] | None) -> bool:
+    """Whether a name may be a slip for the checkpoint's: as deep, in the same layer, of the same sizes in any order.
+
+    Without that, a module of another kind would be told by the names of parts that only sound like its own.
+    """
+    if wanted.count(".") != name.count(".") or own is None or sorted(own) != sorted(shape):
+        return False
+    return re.findall(r"\.\d+(?=\.)", wanted) == re.findall(r"\.\d+(?=\.)", name)
 
 
 def _other_number_of_layers(own: Iterable[str], wanted: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:

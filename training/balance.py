@@ -155,7 +155,8 @@ def picture(steps: list[int], runs: dict[str, list[dict[str, Any]]]) -> str:
 
 def bytes_of(novels: Sequence[str]) -> Tensor:
     """The novels' bytes in a row: [N] int64, each below VOCABULARY."""
-    return torch.tensor(list("\n\n".join(read_novel(name) for name in novels).encode()))
+    text = "\n\n".join(read_novel(name) for name in novels).encode()
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8).long()
 
 
 def main() -> None:

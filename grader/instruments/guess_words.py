@@ -10,6 +10,9 @@ from grader.report import Line
 CLOSE = 0.1  # of the measured number: from there on a guess counts as right
 CLOSE_POINTS = 5  # the same for shares, in percentage points, where it is not a multiple of what was measured
 FEW = 2  # ranges that miss: from there on, where they are a third of all, they were too narrow
+WIDE = 10  # times the other end, or times what was measured where 0 is in it: from there on a range says little
+WIDE_POINTS = 50  # the same for shares: half of all that a share can be
+RIGHT, TOO_WIDE, WRONG = "✓", "○", "✗"
 
 
 def read(guess: Any, form: Form, names: Sequence[str], unit: str = "") -> tuple[Value | None, str]:
@@ -115,26 +118,37 @@ def compared(guess: Guess) -> tuple[str, str]:
         low, high = cast(list[float], guess.guess)
         value = cast(float, guess.measured)
         if low <= value <= high:
-            return "✓", "inside your range"
+            if _says_little(low, high, value, guess.unit):
+                return TOO_WIDE, "inside your range, which is too wide to say much"
+            return RIGHT, "inside your range"
         end, verb = (low, "begins") if value < low else (high, "ends")
-        return ("✓" if _close(end, value, guess.unit) else "✗"), f"your range {verb} {_off(end, value, guess.unit)}"
+        return (RIGHT if _close(end, value, guess.unit) else WRONG), f"your range {verb} {_off(end, value, guess.unit)}"
     if guess.form == "number":
         value, own = cast(float, guess.measured), cast(float, guess.guess)
-        return ("✓" if _close(own, value, guess.unit) else "✗"), _off(own, value, guess.unit)
+        return (RIGHT if _close(own, value, guess.unit) else WRONG), _off(own, value, guess.unit)
     if guess.guess == guess.measured:
-        return "✓", "right"
+        return RIGHT, "right"
     if guess.form == "order":
-        return "✗", _swapped(cast(list[str], guess.guess), cast(list[str], guess.measured))
+        return WRONG, _swapped(cast(list[str], guess.guess), cast(list[str], guess.measured))
     if guess.form == "choice":
-        return "✗", "not this one"
+        return WRONG, "not this one"
     own_names, right_names = cast(list[str], guess.guess), cast(list[str], guess.measured)
     said = [f"{name} too" for name in right_names if name not in own_names]
-    return "✗", ", ".join([*said, *(f"not {name}" for name in own_names if name not in right_names)])
+    return WRONG, ", ".join([*said, *(f"not {name}" for name in own_names if name not in right_names)])
 
 
 def _close(own: float, value: float, unit: str) -> bool:
     points = CLOSE_POINTS if unit == "%" and _ratio(own, value) < 1.5 else 0
     return abs(own - value) <= max(points, CLOSE * abs(value))
+
+
+def _says_little(low: float, high: float, value: float, unit: str) -> bool:
+    """Whether a range holds what was measured because it holds nearly everything."""
+    if unit == "%" and low >= 0 and high <= 100:
+        return high - low >= WIDE_POINTS
+    if low <= 0 <= high:
+        return value != 0 and high - low >= WIDE * abs(value)
+    return max(abs(low), abs(high)) >= WIDE * min(abs(low), abs(high))
 
 
 def _off(own: float, value: float, unit: str) -> str:
@@ -165,15 +179,19 @@ def _swapped(own: Sequence[str], right: Sequence[str]) -> str:
 
 
 def how_sure(made: Sequence[Guess]) -> list[Line]:
-    """Whether ranges were wide enough: who is sure of a range should find nearly all of them hold."""
+    """Whether ranges were wide enough, so that nearly all of them hold, and no wider than what they should say."""
     ranges = [guess for guess in made if guess.form == "range" and guess.measured is not None]
     if not ranges:
         return []
-    held = sum(compared(guess)[0] == "✓" for guess in ranges)
+    marks = [compared(guess)[0] for guess in ranges]
+    missed, wide = marks.count(WRONG), marks.count(TOO_WIDE)
+    held = len(ranges) - missed
     said = f"{held} of your {len(ranges)} ranges {'holds' if held == 1 else 'hold'} what was measured."
-    missed = len(ranges) - held
     if missed >= FEW and 3 * missed >= len(ranges):
         said += " They were too narrow: of ranges that you are sure of, nearly all should hold."
+    if wide:
+        which = "One of them is" if wide == 1 else f"{wide} of them are"
+        said += f" {which} so wide that hardly any number could miss. Give the narrowest range that you would bet on."
     return [Line(said, "text")]
 
 

@@ -17,6 +17,8 @@ from typing import Any, cast
 from grader.guesses import Form, Guess, keep_guess, kept_guesses
 from grader.instruments.guess_words import (
     CLOSE,
+    RIGHT,
+    TOO_WIDE,
     answer,
     compared,
     ends_of,
@@ -143,7 +145,7 @@ def predictions() -> Any:
     for guess in made:
         mark, comment = compared(guess)
         rows.append(row("text", mark, guess.question, measured_in_words(guess), in_words(guess.guess, guess), comment))
-    right = sum(compared(guess)[0] == "✓" for guess in made)
+    right = sum(compared(guess)[0] == RIGHT for guess in made)
     answered = sum(guess.measured is not None for guess in made)
     lines = [Line(f"Right, or within {CLOSE:.0%}: {right} of {answered} guesses", "named"), *rows, *how_sure(made)]
     drawn = [guess for guess in made if _ratios(guess)]
@@ -174,7 +176,7 @@ def _ratios(guess: Guess) -> tuple[float, float] | None:
 
 
 def _picture(guesses: Sequence[Guess]) -> Any:
-    """How many times too high or too low each number is, as a point or as a bar."""
+    """How many times too high or too low each number is, as a point or as a bar; a bar that is too wide is grey."""
     if not guesses:
         return None
     from grader.instruments.picture import COLOURS, FAINT, Drawing, Picture
@@ -183,7 +185,7 @@ def _picture(guesses: Sequence[Guess]) -> Any:
 
     def draw(axes: Any) -> None:
         for height, ((low, high), guess) in enumerate(zip(places, guesses, strict=True)):
-            colour = COLOURS[2] if compared(guess)[0] == "✓" else COLOURS[1]
+            colour = {RIGHT: COLOURS[2], TOO_WIDE: FAINT}.get(compared(guess)[0], COLOURS[1])
             axes.plot([low, high], [height, height], color=colour, lw=5, solid_capstyle="round")
             if low == high:
                 axes.plot([low], [height], color=colour, marker="o", ms=7)

@@ -324,9 +324,19 @@ measured("orientation.noticed", [name for name, error in errors.items() if error
 # </details>
 
 # %% [markdown] id="50ba04f2"
-# Why not *trained* weights? They notice a transposed weight as well. But some of what they hold is close to zeros and ones: in a model of lesson 04 nearly all scales of the norms lie between 0.9 and 1.2, so a norm that forgets its scale would be off by a few percent, where a random scale makes it wrong everywhere. Trained weights are also large, and their sizes are equal where a test needs them to differ. They have another task here: `check_generation` asks at a lesson's end whether a whole model writes the reference's text with them.
+# Why not *trained* weights? They notice a transposed weight as well. But much of what they hold may be close to ones. `austen-gemma3` is a small trained model that lesson 04 uses. A norm multiplies each channel by a *scale*. How wrong would a norm be that forgets it?
+
+# %% id="be45a9aa"
+trained = load_checkpoint("austen-gemma3").state_dict()  # it stores how far each scale is from 1
+scales = 1 + torch.cat([weight for name, weight in trained.items() if "norm" in name])  # of all norms
+low, high = (scales.quantile(q).item() for q in (0.05, 0.95))
+print(f"nine of ten scales lie between {low:.2f} and {high:.2f}")
+print(f"without its scale, half of the channels are off by less than {(1 / scales - 1).abs().median():.0%}")
+
+# %% [markdown] id="7110d377"
+# Half of the channels would be off by a few percent at most, where a random scale makes nearly every channel wrong by much more. Trained weights also come in large files, and only in the sizes in which somebody trained them; a test needs sizes that differ from each other, as you will see below. They have another task here: at a lesson's end `check_generation` asks whether a whole model writes the reference's text with them.
 #
-# **Not only outputs.** Where a part can be trained, the check also compares the gradients that reach its parameters and its input: a `.detach()` too many leaves every output right, and stops the training of what comes before it. Buffers are not compared. A *buffer* is a tensor that a module stores and does not train, such as a mask; your module may have any, or none.
+# **Not only outputs.** Where a part can be trained, the check also compares the gradients that reach its parameters and its input. One `.detach()` too many leaves every output right, and nothing that comes before it is trained any more. Buffers are not compared. A *buffer* is a tensor that a module stores and does not train, such as a mask; your module may have any, or none.
 #
 # **Tolerance.** How close is close enough? Two right programs may differ in the last digits, because the result of a floating-point sum depends on its order. Here are two right linear layers, and the same computation in float64, whose rounding errors are far smaller. Is one of the two float32 versions closer to it?
 
@@ -350,9 +360,9 @@ print(f"typical size of y itself: {truth.square().mean().sqrt():.2f}")
 # %% [markdown] id="8067b632"
 # Neither is closer in any way that matters. So a check accepts any order of operations. In float32 a value may be off by 5 · 10⁻⁵ · (|value| + typical size), where "typical size" is the root mean square of the whole tensor. In bfloat16 the factor is 6 · 10⁻².
 #
-# Why a sum of two sizes? Rounding errors grow with the value, so a large value may be further off. But a value near 0 is often the difference of large terms, and its error is as large as that of the others. And why 5 · 10⁻⁵? It is more than ten times what the order of a sum changed above, so that deeper computations have room, and a tenth of the smallest mistakes.
+# Why a sum of two sizes? Rounding errors grow with the value, so a large value may be further off. But a value near 0 is often the difference of large terms, and its error is as large as that of the others. And why 5 · 10⁻⁵? It is more than ten times what the order of a sum changed above, which leaves room for longer computations, and a tenth of the small mistake that comes next.
 #
-# Why not a comfortable 10⁻² for both? Some mistakes are small. GELU, the function you will meet in lesson 01, has an exact form and an approximation. How far are the two apart at most?
+# Why not a comfortable 10⁻² for both? Some mistakes are small. GELU, a function of lesson 01, has an exact form and an approximation. How far are the two apart at most?
 
 # %% id="f2837c39"
 points = torch.linspace(-5, 5, 10_001)
@@ -468,7 +478,7 @@ compare_layers(TwoLayers(Linear, Linear), trace)
 # %% [markdown] id="0d34ecce"
 # ### A hunt
 #
-# Now several faults at once. Below is a small language model with seven modules, and a port of it. The port was written by someone in a hurry; it builds, loads all weights by name, and raises nothing. The report will name the modules that are wrong themselves. What is wrong in each of them, and whether that is all, is left to you. The code of both is in the next cell, folded. **Leave it folded for now** and run it.
+# Now several faults at once. Below is a small language model with seven modules, and a port of it. The port was written by someone in a hurry; it builds, loads all weights by name, and raises nothing. The report will name the modules that are wrong themselves. You have to find out what is wrong in each of them, and whether that is all. The code of both is in the next cell, folded. **Leave it folded for now** and run it.
 
 # %% jupyter={"source_hidden": true} id="e4e3aa17"
 class Original(nn.Module):
@@ -532,10 +542,10 @@ for call in hunted.calls:
 # %% [markdown] id="24ed00d1"
 # Read the table before you read any code. It already says which modules are wrong themselves. Two questions:
 #
-# 1. How large is the first error compared with the values, whose sizes are below the table? What kind of mistake is that large? Ask this again after each one that you mend: the errors that come to light get smaller.
+# 1. How large is the first error compared with the values, whose sizes are below the table? What kind of mistake is that large? Ask this again after each mistake that you mend: the next one is smaller.
 # 2. Is every fault in the table? A module can be right, and the line that calls it wrong.
 #
-# On the second one you can make a guess. Suppose that `mix`, `norm` and `act` are mended, and nothing else is changed. Which rows still say `[DIFF]`?
+# Make a guess about the second one. Suppose that `mix`, `norm` and `act` are mended, and nothing else is changed. Which rows still say `[DIFF]`?
 
 # %% prediction="orientation.still_red" id="prediction-orientation-still_red"
 predict(
@@ -559,7 +569,7 @@ predict(
 #
 # </details>
 #
-# Here is the method at work: the three modules are mended one after the other, with a table after each. Look at the largest error of the module that is named first: from the first table to the second it falls a few hundredfold, and in the last no module is wrong itself.
+# Here is the method at work: the three modules are mended one after the other, with a table after each. Look at the largest error of the module that is named first: about 0.1 in the first table, less than 10⁻³ in the second. In the last table no module is wrong itself.
 
 # %% tags=["nbval-ignore-output"] id="ba1ebb25"
 port = Ported()
@@ -599,9 +609,9 @@ compare_layers(Mended, hunted)
 # %% [markdown] id="e56d7018"
 # ## 7 · How many parameters does a config make?
 #
-# Will a model fit on your machine? You can know before you download a byte: the config decides every shape, so it decides the number of parameters. This is step 4 of the talk.
+# Will a model fit on your machine? You can find out before you download anything: the config decides every shape, so it decides the number of parameters. This is step 4 of the talk.
 #
-# Configs of seven published models are in `configs/`, reduced to the fields that describe the architecture. Two of them are GPT-2s, the model that lesson 01 builds. Here is the smallest of that family.
+# `configs/` has the configs of seven published models, reduced to the fields that describe the architecture. Two of them are GPT-2s, the model that lesson 01 builds. Here is the smallest GPT-2's.
 
 # %% id="31675901"
 gpt2 = Config.read("configs/gpt2.json")
@@ -626,7 +636,7 @@ predict(
 # ### Exercise 2 · parameter_count
 # difficulty ●●○○○ · importance ●●●●○ · 15 minutes
 #
-# Now exactly, and for every GPT-2: write a function that gets a config and returns the count. Why exactly? A count that is right to the last parameter means that you know every tensor of the model, and its shape. One that is wrong says what you forgot: in the smallest GPT-2, 27,648 too few are 2,304 in each of 12 blocks, and there only the bias of `c_attn` has 2,304 numbers. Lesson 01 builds a module for each of these tensors, and loads weights into them strictly.
+# Now exactly, and for every GPT-2: write a function that gets a config and returns the count. Why exactly? If your count is right to the last parameter, you know every tensor of the model and its shape. If it is wrong, the difference says what you forgot: in the smallest GPT-2, 27,648 too few are 2,304 in each of 12 blocks, and there only the bias of `c_attn` has 2,304 numbers. Lesson 01 builds a module for each of these tensors, and loads weights into them strictly.
 #
 # | where | tensors | what they are for |
 # |---|---|---|
@@ -742,7 +752,7 @@ measured("orientation.gpt2", count / 1e6)
 #
 # So say how you counted: is the tied head counted once or twice, and are the embeddings included?
 #
-# Is your function also right for the weights of this course? And how large are the other models, and how much memory do they need at two bytes a parameter? Their tensors are the matter of lessons 03 and 04. `grader.atlas`, which draws this course's figures, counts them from their configs as you just did; where both count, the two must agree.
+# Is your function also right for the weights of this course? And how large are the other models, and how much memory do they need at two bytes a parameter? Lessons 03 and 04 build them. `grader.atlas`, which draws this course's figures, counts them from their configs as you just did; where both count, the two must agree.
 #
 # Of GPT-2's parameters 31% are in the token embedding, and of Llama 3 8B's 7%. Gemma 3 270M has a `vocab_size` of 262,144 and a `hidden_size` of 640. What is the share of its token embedding?
 

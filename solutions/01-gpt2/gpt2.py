@@ -141,7 +141,7 @@ for name, config in configs.items():
 plots.bars(shares, plots.Axes(x="share of the parameters, %", size=(9, 2.8)))
 
 # %% [markdown] id="0143bfe6"
-# A third of the small model's parameters are embeddings, but only a twentieth of XL's: the table grows with D, and a block with D². In every block the MLP holds twice as many weights as attention, 8 D² against 4 D². The 8 comes from the MLP's inner width of 4 D. That factor is a convention from 2017 that was kept. Other models chose other factors: Qwen3 8B, in lesson 03, has 3 D.
+# A third of the small model's parameters are embeddings, but only a twentieth of XL's: the table grows with D, and a block with D². In every block the MLP holds twice as many weights as attention, 8 D² against 4 D². The 8 comes from the MLP's inner width of 4 D. That factor is from 2017, and most models since have kept it. Other factors work, too: Qwen3 8B, in lesson 03, has 3 D, and below, after the exercise on the MLP, four factors are tried.
 #
 # The tied head matters most for small models: without it GPT-2 would have another 38.6M parameters, 31% more.
 #
@@ -193,7 +193,7 @@ measured("gpt2.size_at_the_top", size_at_the_top(True))
 #
 # $$y = \frac{x - \mathrm{mean}(x)}{\sqrt{\mathrm{var}(x) + \varepsilon}} \odot w + b$$
 #
-# `F.layer_norm` is right too; you learn most if you leave it aside here and write out the mean and the variance. The variance is the mean of the squared distances from the mean: their sum divided by n, not by n - 1. ε keeps a vector whose numbers are all equal from being divided by 0. Where it is added shows only where the variance is as small as ε.
+# `F.layer_norm` is right too; you learn most if you leave it aside here and write out the mean and the variance. The variance is the mean of the squared distances from the mean: their sum divided by n, not by n - 1. Without ε a vector whose numbers are all equal would be divided by 0. It is added inside the root; elsewhere it would make a difference only where the variance is about as small as ε.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -236,7 +236,7 @@ class LayerNorm(nn.Module):
 check("gpt2.layer_norm", LayerNorm)
 
 # %% [markdown] id="9410c56b"
-# Your check says "right" but not "bit-exact" if you wrote the formula out. PyTorch has one fused kernel for it, `nn.LayerNorm`, which adds the numbers up in another order. The results differ by a rounding or two. You will see below how far that carries.
+# If you wrote the formula out, your check says "right" but not "bit-exact". PyTorch has one fused kernel for it, `nn.LayerNorm`, which adds the numbers in another order. The results differ by a rounding or two. You will see below what becomes of such differences in a whole model.
 #
 # ### Exercise 2 · GELU
 # difficulty ●○○○○ · importance ●●○○○ · 5 minutes
@@ -327,7 +327,7 @@ class Conv1D(nn.Module):
 check("gpt2.conv1d", Conv1D)
 
 # %% [markdown] id="b26be5b6"
-# One of the cases has a square weight, and here is why. `attn.c_proj` is square, 768 × 768, in every block. You use it transposed by mistake. What do you notice: an error, a wrong shape, a strange mean, a strange spread?
+# One of the cases has a square weight. Here is the reason. `attn.c_proj` is square, 768 × 768, in every block. You use it transposed by mistake. What do you notice: an error, a wrong shape, a strange mean, a strange spread?
 
 # %% id="fedf39b2"
 torch.manual_seed(0)
@@ -339,7 +339,7 @@ for name, y in (("right", right), ("transposed", wrong)):
 print(f"correlation of the two: {torch.corrcoef(torch.stack([right.flatten(), wrong.flatten()]))[0, 1]:+.2f}")
 
 # %% [markdown] id="5ca8545d"
-# You notice nothing. The shapes agree, the statistics agree, and no value is strange, but the two outputs are unrelated: their correlation is 0. Such weights load strictly, too. Only a comparison with a reference finds this bug. Further down you will see what a trained model with it writes.
+# You notice nothing. The shapes agree, the statistics agree, and no value is strange, but the two outputs are unrelated: their correlation is 0. The weights of such a model load strictly, too. Only a comparison with a reference finds this bug. Further down you will see what a trained model with this bug writes.
 #
 # Later models leave the bias out of most linear layers: Llama, Qwen3 and Gemma 3 have none. The PaLM report found that large models train more stably without (Chowdhery et al., 2022, section 2). GPT-2's paper gives no reason for having one.
 #
@@ -351,7 +351,7 @@ print(f"correlation of the two: {torch.corrcoef(torch.stack([right.flatten(), wr
 # - Every earlier token, and *she* itself, has a **key**, a vector that says what it offers. The key of *Elizabeth* points in the query's direction, so their dot product, the **score**, is large.
 # - Every token also has a **value**, the information to pass on. *she* receives the sum of all values, each weighted by the softmax of its score: mostly that of *Elizabeth*.
 #
-# In a model, three learned matrices make queries, keys and values. With one matrix for queries and keys, what a token looks for and what it offers would be the same vector. Here they are made up, with two numbers each, small enough to follow.
+# In a model, three learned matrices make queries, keys and values. With one matrix for queries and keys, what a token looks for and what it offers would be the same vector. In this example the vectors are made up, with two numbers each, so that you can follow every step.
 #
 # ![Attention with three words. The query of "she" is (2, 0). The keys of Elizabeth, smiled and she are (2, 0), (0, 2) and (1, 0). Divided by the root of 2, the scores are 2.8, 0 and 1.4, and the softmax makes weights of 77, 5 and 19 percent of them. The weighted sum of the values is (0.81, 0.08).](figures/attention-of-three-words.svg)
 
@@ -547,6 +547,36 @@ class MLP(nn.Module):
 # %% check="gpt2.mlp" tags=["nbval-ignore-output"] id="check-gpt2-mlp"
 check("gpt2.mlp", MLP)
 
+# %% [markdown] id="fb6ca082"
+# ### Why four times as wide?
+#
+# A model with a wider MLP has more parameters, so it would be no surprise if it were better. The fair question is where a given number of parameters should be: in the MLP, or in a wider stream. Here are four tiny GPT-2s of two blocks with nearly the same number of parameters. In the first the MLP is as wide as the stream, and D is 64; in the last it is eight times as wide, and D is 38. They do nearly the same work, too, since each weight of a matrix costs one multiply-add a token. Each was trained for 300 steps on five of Austen's novels, from three random seeds; a token is a byte of the text. `training/mlp_width.py` in the course's repository is the script, and its results come with the lesson. With which factor is the mean loss on *Persuasion* lowest?
+
+# %% prediction="gpt2.mlp_factor" id="prediction-gpt2-mlp_factor"
+predict(
+    "gpt2.mlp_factor", "factor with the lowest mean loss", one_of=("1", "2", "4", "8"),
+    guess=...
+)
+
+# %% tags=["nbval-ignore-output"] id="fa800dab"
+import json
+
+by_factor, ends = json.loads(Path("texts/mlp-width.json").read_text())["models"], {}
+for factor, about in by_factor.items():
+    ends[factor] = torch.tensor(about["held_out_nats"])  # [seeds]
+    print(f"{factor} D, D = {about['width']}: {about['parameters']:,} parameters, {ends[factor].mean():.3f} nats a byte:",
+          *(f"{end:.3f}" for end in ends[factor]))
+measured("gpt2.mlp_factor", min(ends, key=lambda factor: ends[factor].mean()))
+factors, at_the_end = [int(factor) for factor in ends], torch.stack([*ends.values()])  # [factors, seeds]
+seeds = {f"seed {seed}": (factors, at_the_end[:, seed]) for seed in range(at_the_end.shape[1])}
+plots.lines(seeds, plots.Axes("inner width of the MLP / D", "loss on Persuasion, nats a byte", log="x", xticks=factors))
+
+# %% [markdown] id="a7bd53c8"
+# <details><summary>What the numbers say</summary>
+#
+# With four, and with each of the three seeds. But it gains little: 0.004 to 0.015 nats against two or eight times, and 0.01 to 0.04 against one. The models with two and eight also have 2 to 3% fewer parameters than that with four, since widths are whole numbers. So four is a good choice here, and the others are hardly worse; what a long training would show, 300 steps can't say. Kaplan et al. (2020, section 3.1) report of larger models that the loss varies by only a few percent over a wide range of shapes, this factor among them, if the number of parameters stays the same.
+# </details>
+
 # %% [markdown] id="141c3cd2"
 # ### Exercise 6 · Block
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
@@ -717,7 +747,7 @@ compare_layers(GPT2)
 # %% [markdown] id="a2f5d62e"
 # Every row is right: no difference is larger than rounding makes it. A row of zeros means equal in every bit, and it is a property of the processor as much as of the program. On a machine like the one the reference was recorded on, the solution's rows are all zeros, because it runs the reference's operations in the reference's order. On another processor, or with another right formula, such as a division by √head_dim, `F.scaled_dot_product_attention` or a LayerNorm of your own, they are around 10⁻⁶ from `h.0` on.
 #
-# Now all the norms become your own `LayerNorm`. Which rows are sure to be 0 still? And how large are the others: the same everywhere, or growing from block to block and largest in the logits? `open="all"` shows what is inside the blocks. If your classes use your own `LayerNorm` already, the table above was this one, and the cell repeats it.
+# Now all the norms become your own `LayerNorm`. Which rows are still exactly 0? And how large are the others: the same everywhere, or growing from block to block and largest in the logits? `open="all"` shows what is inside the blocks. If your classes use your own `LayerNorm` already, the table above was this one, and the cell repeats it.
 
 # %% tags=["nbval-ignore-output"] id="9770c0ab"
 class GPT2WithOwnNorms(GPT2):
@@ -740,7 +770,7 @@ compare_layers(GPT2WithOwnNorms, open="all")
 
 # %% tags=["nbval-ignore-output"] id="e705924c"
 class TransposedConv1D(Conv1D):
-    """A Conv1D that mixes up its two axes. It can't fail: its weight is square."""
+    """A Conv1D that mixes up its two axes. Nothing raises, because its weight is square."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.weight.T + self.bias
@@ -842,7 +872,7 @@ check_generation(model, "austen-gpt2", generate=generate)
 # %% [markdown] id="fd15b085"
 # If the report above is green, your program and transformers' GPT-2 write the same 192 tokens.
 #
-# This is the last check, but it is not the most sensitive one. With the *exact* GELU in all four blocks, every logit is off by a little. How many of these 192 tokens change?
+# This check comes last, but it is not the most sensitive one. With the *exact* GELU in all four blocks, every logit is off by a little. How many of these 192 tokens change?
 
 # %% prediction="gpt2.exact_gelu" id="prediction-gpt2-exact_gelu"
 predict(
@@ -1087,7 +1117,7 @@ measured("gpt2.uncleared", after["never cleared"])
 # %% [markdown] id="93854e2f"
 # <details><summary>What the numbers say</summary>
 #
-# Between 7 and 8: hardly better than an untrained model, or worse, where your step has brought it to 5 or a little more. The sum still holds the first gradients long after what they asked for is done, so the optimizer goes on in directions that no longer lead down. No error, no NaN, only a loss that does not fall: look at the three calls first.
+# Between 7 and 8: hardly better than an untrained model, or worse, where your step has brought it to 5 or a little more. The sum still contains the gradients of the first steps, so the optimizer goes on in their direction long after it has stopped lowering the loss. There is no error and no NaN, only a loss that does not fall. When you see one, look at the three calls first.
 # </details>
 
 # %% [markdown] id="ca0e75f0"
@@ -1181,7 +1211,7 @@ measured("gpt2.unmasked", nats)
 # %% [markdown] id="c42dabec"
 # <details><summary>What the numbers say</summary>
 #
-# A few tenths of a nat after 400 steps, on a text that it has never read: far better than `austen-gpt2`. And it cannot write. It has learned to copy each token's successor from the next position. When it writes there is no next position to copy from. So a loss that is too good is a sign of a missing mask.
+# A few tenths of a nat after 400 steps, on a text that it has never read: far better than `austen-gpt2`. And it cannot write. It has learned to copy each token's successor from the next position. When it writes there is no next position to copy from. So when a loss is too good to be true, look at the mask first.
 # </details>
 
 # %% [markdown] id="f4c83315"
@@ -1205,13 +1235,11 @@ for temperature in (0.5, 1.0, 2.0):
     print(f"temperature {temperature}: {text!r}")
 
 # %% [markdown] id="0c80bf58"
-# At 0.5 the text stays close to the greedy one. At 1 it is more varied and makes more mistakes. At 2 unlikely tokens win so often that the words fall apart. This course compares greedy text, because only there two programs must choose the same token.
-#
-# What follows looks inside the trained model.
+# At 0.5 the text stays close to the greedy one. At 1 it is more varied and makes more mistakes. At 2 unlikely tokens win so often that the words fall apart. This course compares greedy text, because only there must two right programs choose the same tokens.
 #
 # ## What a head looks at
 #
-# Your `Attention` does not return its weights. Recompute them: take q and k from what `c_attn` gave, and apply the mask and the softmax. `patch.attention_weights` does that, and `patch.calls_in` runs the model and records the inputs and outputs of each of its parts.
+# The rest of the lesson looks inside the trained model. Your `Attention` does not return its weights, so they are computed again: take q and k from the output of `c_attn`, and apply the mask and the softmax. `patch.attention_weights` does that, and `patch.calls_in` runs the model and records the inputs and outputs of each of its parts.
 
 # %% tags=["nbval-ignore-output"] id="8c29e8a4"
 from grader.instruments import patch
@@ -1234,7 +1262,7 @@ plots.maps(maps, "h.{row}, head {column}")
 #
 # ## Without one head
 #
-# So switch heads off, one at a time, and see how much the loss rises. The text is the beginning of *Persuasion*, as before.
+# To find out whether a head matters, switch it off and see how much the loss rises. The text is the beginning of *Persuasion*, as before.
 #
 # There are 24 heads, and the loss with all of them is 4.06 nats. For how many of the 24 does the loss rise by more than 0.05 when that one is missing?
 
@@ -1394,7 +1422,7 @@ measured("gpt2.cuts", sorted(cut_models, key=after.get))
 # %% [markdown] id="b4a1fdf9"
 # ## The logit lens
 #
-# The residual stream only ever changes by addition, so half-way up it already holds a rough answer. Cut the model off after n blocks and let `ln_f` and the head read what is there.
+# The residual stream only ever changes by addition. Does it hold a rough answer already half-way up? Cut the model off after n blocks, and let `ln_f` and the head read what is there.
 #
 # How does "in the course of a few" go on, and after how many of the four blocks does the model know? What does it say after none?
 
@@ -1424,7 +1452,7 @@ except IndexError as error:
     print("IndexError:", error)
 
 # %% [markdown] id="090e89bc"
-# There is no row to look up. Nothing degrades gradually; the model stops. That is why `generate` drops the oldest tokens, and why the models of the later lessons compute positions instead of looking them up.
+# There is no row to look up. The text does not get worse bit by bit; the model stops. That is why `generate` drops the oldest tokens, and why the models of the later lessons compute positions instead of looking them up.
 #
 # ## The question: what can you change and still load?
 #
@@ -1498,7 +1526,7 @@ for heads in (6, 12):
     print(f"{heads:2} heads: {prompt}{austen.tokenizer.decode(tokens)}\n")
 
 # %% [markdown] id="0807ddd0"
-# Both sound alike. Which one is the model that was trained? The text does not tell. A config is as much a part of a model as its weights are, and only a comparison with a reference, number by number or token by token, tells which one is right.
+# Both sound alike, and nothing in the text says which of them is the model that was trained. So a config is as much a part of a model as its weights are, and only a comparison with a reference, number by number or token by token, shows which program is right.
 
 # %% [markdown] id="1f9e62cd"
 # ## GPT-2 itself
@@ -1550,7 +1578,7 @@ print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 # %% [markdown] id="255c4d29"
 # Every matrix product has eight times as many rows, and attention has 8 · 8 = 64 times as many scores; so the work grows by a factor between the two. Each call also has a fixed cost (Python, starting kernels) that does not grow with the text. That makes the measured ratio smaller, most of all on a fast machine.
 #
-# All but the last row of logits was computed before, for the earlier tokens, and thrown away. The next lesson stores what can be used again.
+# All rows of logits but the last were computed before, for the earlier tokens, and thrown away. The next lesson stores what can be used again.
 #
 # ## Your guesses
 #
@@ -1583,6 +1611,11 @@ predictions()
 # <details><summary>Where are GPT-2's parameters?</summary>
 #
 # 32% of the small model's are in embeddings, 5% of XL's. The rest are in blocks, two thirds of them in the MLPs.
+# </details>
+#
+# <details><summary>Why is the MLP four times as wide as the stream?</summary>
+#
+# The factor was chosen in 2017 and kept. In tiny models with the same number of parameters four was best, by 0.004 to 0.04 nats; one, two and eight were hardly worse.
 # </details>
 #
 # <details><summary>What are norms, residual sums and positions for?</summary>
@@ -1640,7 +1673,7 @@ predictions()
 # - Radford et al., *Language Models are Unsupervised Multitask Learners* (2019), sections 2.2 (bytes) and 2.3 (model). The model before it: Radford et al. (2018), section 4.1.
 # - Vaswani et al., *Attention Is All You Need* (2017), sections 3.2.1 (the scale, in a footnote), 3.2.2 (heads), 3.4 (the tied head).
 # - Ba, Kiros, Hinton, *Layer Normalization* (2016), section 3. Hendrycks, Gimpel, *Gaussian Error Linear Units* (2016), section 2.
-# - Xiong et al., *On Layer Normalization in the Transformer Architecture* (2020): why pre-LN needs no warm-up. Michel, Levy, Neubig, *Are Sixteen Heads Really Better than One?* (2019): more heads removed.
+# - Xiong et al., *On Layer Normalization in the Transformer Architecture* (2020): why pre-LN needs no warm-up. Kaplan et al., *Scaling Laws for Neural Language Models* (2020), section 3.1: the shape of a model matters little. Michel, Levy, Neubig, *Are Sixteen Heads Really Better than One?* (2019): more heads removed.
 # - The reference: `transformers/models/gpt2/modeling_gpt2.py`, `GPT2LMHeadModel` and what it calls; `pytorch_utils.py`, `Conv1D`; `activations.py`, `NewGELUActivation`.
 #
 # ## If you want more

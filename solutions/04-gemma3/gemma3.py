@@ -212,7 +212,7 @@ for prompt in ("Anne", "It is a truth universally acknowledged, that", "Captain 
     print(repr(prompt), "->", repr(continued(nonsense, austen, prompt, 16)))
 
 # %% [markdown] id="18fa58a9"
-# It repeats a token or two. A � stands for bytes that form no character.
+# It repeats one or two tokens. A � stands for bytes that form no character.
 #
 # Now the real model, Gemma 3 270M. Google gives its weights away under the *Gemma terms of use* (https://ai.google.dev/gemma/terms): you may use, change and pass them on, you must pass the terms on with them, and there is a list of uses that are not allowed. On the hub you have to accept the terms before you can download.
 #
@@ -268,9 +268,7 @@ def compare(model: type[nn.Module]) -> None:
 compare(Start)
 
 # %% [markdown] id="cab7d97d"
-# No row is green.
-#
-# Read the table from the top, and read its last column:
+# No row is green. Read the table from the top, and look at its last column:
 #
 # - *own error*, in red: the module is wrong even when it is given the reference's own input;
 # - *inherited*, in grey: the module is right, but it was given a wrong input or another wrong argument, such as a mask;
@@ -312,7 +310,7 @@ if importlib.util.find_spec("transformers"):
 # %% [markdown] id="b4965408"
 # ## Step 10 · Change one thing
 #
-# There are nine exercises: first the parts, then attention, the layer and the model. Each one names the class of the reference to read. The docstring in its cell states the whole formula, so that you can go on if you do not find it. Porting a new model comes without docstrings. To practise that, find the difference in the reference first, then compare it with the docstring. The reason for each difference comes after the exercise.
+# Nine exercises lead to the model: first its parts, then attention, the layer, the model and its head. (The tenth is an experiment, near the end.) Each one names the class of the reference to read. The docstring in its cell states the whole formula, so that you can go on if you do not find it. A new model comes without such docstrings. To practise that, find the difference in the reference first, then compare it with the docstring. The reason for each difference comes after the exercise.
 #
 # After each exercise, say to yourself which rows turn green, and look.
 #
@@ -381,10 +379,10 @@ measured("gemma3.long_rows", with_long_rows)
 # </details>
 
 # %% [markdown] id="96d0d784"
-# This is a reason for how training starts. What a trained model makes of it is another question; you will measure it when the model runs.
+# This explains how training starts. Whether a trained model keeps its updates small beside the token is another question; you will measure it when the model runs.
 
 # %% [markdown] id="5e0a194d"
-# Put it in. Which rows turn green? The first one, and which others?
+# Use your embedding in the model. Which rows turn green? The first one, and which others?
 
 # %% tags=["nbval-ignore-output"] id="5ca4ef6b"
 class WithEmbedding(Start):
@@ -460,7 +458,7 @@ for kind, start, offset in (("x / rms · w", 1.0, 0.0), ("x / rms · (1 + w)", 0
     print(f"{kind:>18}: w goes from {start:.0f} to {end:.2f}, the scale from 1 to {offset + end:.2f}")
 
 # %% [markdown] id="58b3481a"
-# With w as the scale, a channel that the loss says nothing about fades out: after 10,000 steps its scale is 0.37. With 1 + w the scale stays 1.
+# With w as the scale, a channel that gets no gradient fades out: after 10,000 steps its scale is 0.37. With 1 + w the scale stays 1.
 #
 # The order of the casts is about rounding in bfloat16. Casting first rounds twice, once before the multiplication and once after it. By how much is the mean error of two roundings larger than that of one?
 
@@ -485,11 +483,11 @@ measured("gemma3.two_roundings", 100 * (first / last - 1))
 # %% [markdown] id="9c0826f5"
 # <details><summary>What the numbers say</summary>
 #
-# Two roundings cost about a third more error than one, not twice as much: they are independent, and sometimes cancel each other. That is what Gemma's order saves.
+# Two roundings cost about a third more error than one, not twice as much: sometimes they cancel each other. Gemma's order saves this third.
 # </details>
 
 # %% [markdown] id="c046f278"
-# Put it in as well, in place of lesson 03's: in four positions of every layer, and at the end. Which rows turn green now, and how far down?
+# Use your norm as well, in place of lesson 03's: in four positions of every layer, and at the end. Which rows turn green now, and how far down?
 
 # %% tags=["nbval-ignore-output"] id="fd921bc7"
 class WithNorm(WithEmbedding):
@@ -662,7 +660,7 @@ for name, ms in clock.in_turns({form: partial(F.gelu, gates, approximate=form) f
     print(f"{'the tanh form' if name == 'tanh' else 'the exact form':>14}: {ms:.3f} ms")
 
 # %% [markdown] id="51417df8"
-# On the machine where this page was made it is not: today's libraries compute the exact form with a fast kernel of its own. What was the faster formula in 2016 is now only the formula that the weights were trained with.
+# On the machine where this page was made it is not: PyTorch's kernel for the exact form is the faster one. The tanh form stays because the weights were trained with it.
 #
 # ### Exercise 4 · Two kinds of rotations
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
@@ -881,7 +879,7 @@ for before, after, passes in zip(raw.tolist(), capped.tolist(), raw.grad.tolist(
 # Large scores all end just below 50: the cap removes the difference between them, and almost no gradient passes to correct them. QK-norm bounds a score before it is computed, through the lengths of q and k, so scores keep their differences and their gradients. A second difference concerns speed: a cap comes between the product and the softmax, so an ordinary fused kernel such as `F.scaled_dot_product_attention` cannot be used.
 
 # %% [markdown] id="95388732"
-# Put all three in: rotations, mask, attention. The model around them is still lesson 03's, which passes the same mask and rotations to every layer. So here every layer gets what a *sliding* one should get. The code is folded; exercises 7 and 8 replace it. Which rows of the first layer turn green?
+# Use all three: rotations, mask, attention. The model around them is still lesson 03's, which passes the same mask and rotations to every layer. So here every layer gets what a *sliding* one should get. The code is folded; exercises 7 and 8 replace it. Which rows of the first layer turn green?
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="c2c7981c"
 class LayerWithTwoNorms(nn.Module):
@@ -1359,7 +1357,7 @@ measured("gemma3.ruins", [fault for fault in faults if losses[fault] > losses["n
 #
 # Three of the six: the embedding, the norm's scale and the layer of Qwen3. Of the programs that were not asked for, the layer without second norms belongs to them. You would see in the text that such a model is ruined, but not where the fault is.
 #
-# The other faults make the model worse while it still writes English, or change nothing that can be seen. A missing window shows in the loss; a window that is one token too short hardly does. The texts cannot show it, because prompt and answer together are shorter than 32 tokens. And two of the wrong programs have a *lower* loss than the right one. So neither a text nor a loss can tell you that a port is right.
+# The other faults make the model worse while it still writes English, or change nothing that can be seen. A missing window shows in the loss; a window that is one token too short hardly does. The texts cannot show it, because prompt and answer together are shorter than 32 tokens. And two of the wrong programs have a *lower* loss than the right one. So neither a text nor a loss can tell you that your program is right.
 # </details>
 
 # %% [markdown] id="a9eb0ab0"
@@ -1370,7 +1368,7 @@ if gemma_model is not None:
     table_of_effects(gemma_model, gemma, "Every effort moves you", 4)
 
 # %% [markdown] id="82eff503"
-# The same faults ruin it, far more thoroughly: its scales are large, as you saw. SiLU costs it a nat, and the small model less than a tenth of one. Without a window, or with one that is too short, nothing at all changes on a text of 72 tokens.
+# The same faults ruin it, and their losses are far higher; its scales are large, as you saw. SiLU costs it a nat, and the small model less than a tenth of one. Without a window, or with one that is too short, nothing at all changes on a text of 72 tokens.
 #
 # What does the layer comparison say? It reads nine tokens, and the window of its small model is shorter than that. The eleven wrong programs are those of the tables. How many does it catch?
 

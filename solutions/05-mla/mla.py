@@ -312,7 +312,7 @@ measured("mla.one_head", shared - with_all)
 #
 # The norm's eps is 10⁻⁶, whatever the config's `rms_norm_eps` says: transformers' code, and DeepSeek's own, create it with the class's default.
 #
-# `Attention` will inherit from this class, so that the names stay the checkpoint's: `self_attn.kv_a_proj_with_mqa`.
+# `Attention` will inherit from this class, so that the names stay the checkpoint's: `self_attn.kv_a_proj_with_mqa`. Four attributes are widths, numbers of channels: `self.rank` of the latent, `self.nope` and `self.rope` of a head's two parts of the key, and `self.v` of its value.
 #
 # <details><summary>Hint 1</summary>
 #

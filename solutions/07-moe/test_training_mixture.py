@@ -48,8 +48,8 @@ def test_the_counts_that_are_written_are_those_of_the_models() -> None:
 
 def test_it_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixture, "STEPS", 6)
-    monkeypatch.setattr(mixture, "EVERY", 1)
-    monkeypatch.setattr(mixture.one_change, "EVERY", 1)
+    monkeypatch.setattr(mixture, "EVERY", 3)
+    monkeypatch.setattr(mixture.one_change, "EVERY", 3)
     monkeypatch.setattr(mixture.one_change, "WARMUP", 3)
     monkeypatch.setattr(mixture, "SEEDS", (0,))
     output = tmp_path / "mixture.json"

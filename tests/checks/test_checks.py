@@ -207,6 +207,27 @@ def test_asking_whether_a_config_has_a_field_words_no_complaint(monkeypatch: pyt
     assert config.get("height") == 5 and "height" in config
 
 
+def test_a_module_of_another_kind_is_not_taken_for_misspelt_parts() -> None:
+    own = {f"layers.{i}.mlp.{name}_proj.weight": (14, 24) for i in range(2) for name in ("gate", "up")}
+    wanted = {f"layers.{i}.mlp.gate.weight": torch.zeros(7, 24) for i in range(2)}
+    assert explain_names(own, wanted, list(own)) == [
+        "`layers.*.mlp.gate_proj.weight` is not in the checkpoint",
+        "`layers.*.mlp.up_proj.weight` is not in the checkpoint",
+        "`layers.*.mlp.gate.weight` [7, 24] is in the checkpoint, and missing here",
+    ]
+
+
+def test_a_name_of_another_layer_is_not_what_is_meant() -> None:
+    own, wanted = {"layers.0.mlp.up.weight": (5, 4)}, {"layers.1.mlp.up.weight": torch.zeros(5, 4)}
+    lines = explain_names(own, wanted, list(own))
+    assert lines[0] == "`layers.0.mlp.up.weight` is not in the checkpoint" and len(lines) == 2
+
+
+def test_a_misspelt_name_is_known_by_its_sizes_in_any_order() -> None:
+    (line,) = explain_names({"h.0.mlp.up_poj": (4, 5)}, {"h.0.mlp.up_proj": torch.zeros(5, 4)}, ["h.0.mlp.up_poj"])
+    assert line == "`h.0.mlp.up_poj` is not in the checkpoint; did you mean `h.0.mlp.up_proj`?"
+
+
 def test_a_head_that_no_checkpoint_has_is_asked_about() -> None:
     lines = explain_names({"lm_head.weight": (5, 4)}, {}, ["lm_head.weight"])
     assert lines == [f"`lm_head.weight` is not in the checkpoint{TIED}"]

@@ -70,6 +70,15 @@ def test_where_the_question_did_not_run_the_measurement_goes_on(capsys: pytest.C
         ("%", -5, 66.4, "✗", "71.4 points too low"),
         ("", (100, 200), 144, "✓", "inside your range"),
         ("", (200, 100), 144, "✓", "inside your range"),
+        ("", (1, 1000), 144, "○", "inside your range, which is too wide to say much"),
+        ("", (0, 400), 144, "✓", "inside your range"),
+        ("", (0, 2000), 144, "○", "inside your range, which is too wide to say much"),
+        ("", (-2, -0.1), -1, "○", "inside your range, which is too wide to say much"),
+        ("", (0, 5), 0, "✓", "inside your range"),  # nothing to compare its width with
+        ("%", (40, 89), 66.4, "✓", "inside your range"),
+        ("%", (40, 90), 66.4, "○", "inside your range, which is too wide to say much"),
+        ("%", (200, 290), 250, "✓", "inside your range"),  # no share
+        ("", (1, 1000), 3000, "✗", "your range ends 3 times too low"),
         ("", [10, 20], 144, "✗", "your range ends 7.2 times too low"),
         ("", (150, 200), 144, "✓", "your range begins 4% too high"),  # as near as a number may be
     ],
@@ -169,7 +178,7 @@ def test_a_guess_stands_in_pictures_as_a_line_or_a_bar() -> None:
 def test_the_picture_at_the_end_has_the_numbers_and_says_whether_ranges_were_too_narrow(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for place, guess in enumerate([(1, 2), (3, 4), (5, 200)]):
+    for place, guess in enumerate([(1, 2), (3, 4), (50, 200)]):
         predict(f"toy.{place}", f"number {place}", guess=guess)
         measured(f"toy.{place}", 100)
     predict("toy.zero", "nothing", guess=0)
@@ -183,6 +192,19 @@ def test_the_picture_at_the_end_has_the_numbers_and_says_whether_ranges_were_too
     assert "number 2" in picture.text and "nothing" not in picture.text  # no multiple of 0
     assert "Not in the picture, since 0 is no multiple of anything: nothing." in said
     assert picture.svg().startswith("<svg")
+
+
+def test_a_range_that_holds_nearly_every_number_counts_as_no_right_guess(capsys: pytest.CaptureFixture[str]) -> None:
+    for place, guess in enumerate([(1, 10_000), (60, 150), (0.01, 500)]):
+        predict(f"toy.{place}", f"number {place}", guess=guess)
+        measured(f"toy.{place}", 100)
+    shown(capsys)
+    picture = predictions()
+    said = shown(capsys)
+    assert "Right, or within 10%: 1 of 3 guesses" in said
+    assert "3 of your 3 ranges hold what was measured. 2 of them are so wide that hardly any number could miss" in said
+    assert "number 0: inside your range, which is too wide to say much" in picture.text
+    assert "too narrow" not in said
 
 
 def test_the_guess_of_before_the_measurement_stays_until_it_is_taken_back(capsys: pytest.CaptureFixture[str]) -> None:
