@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from grader.layers.outcome import Outcome, outcome, outcome_of
 from grader.layers.pairing import argument_for
 from grader.layers.resemblance import in_a_sum, known_tensors, output_of
 from grader.layers.rows import Culprit
+from grader.layers.shared import shared_cache
 from grader.layers.small_error import SmallError
 
 ADAPTER = "Port"  # the class in the file that `grader port` writes
+ROTATING = re.compile(r"table|cos|sin|angle|freq|rope|rotary|position_emb")  # what RoPE's angles are handed on as
 SMALLEST_NAMED = 9  # a factor of 2 is also the root of a config's 4 heads; such small numbers name nothing
 
 
@@ -30,6 +33,8 @@ def find_culprit(comparison: Comparison) -> Culprit | None:
     """The first module that is wrong by itself while nothing in it is; where none is, the one whose error is small
     and grows. None if there is no such module either, as where rounding adds up over many.
     """
+    if shared := shared_cache(comparison):
+        return shared
     faulty = (n for n in comparison.nodes if n in comparison.faulty and not n.call.is_step)
     node = next((n for n in faulty if n not in comparison.holders), None)
     if node:
@@ -200,8 +205,15 @@ class _Inquiry:
         shown = [i for i in node.unequal_tensors() if i in names and i not in checked and node.parent is not None]
         right_others = node.right_others()
         different = list(dict.fromkeys(f"`{names[i]}`" for i in shown if i in right_others))
-        unknown = dict.fromkeys(f"`{names[i]}`" for i in shown if i not in right_others)
-        return different, [name for name in unknown if name not in different]
+        unknown = dict.fromkeys(names[i] for i in shown if i not in right_others)
+        if self._rotates_rightly():
+            unknown = {name: None for name in unknown if not ROTATING.search(name)}
+        return different, [f"`{name}`" for name in unknown if f"`{name}`" not in different]
+
+    def _rotates_rightly(self) -> bool:
+        """Whether the module has a step of RoPE and that is right, so that what it is rotated by is, too."""
+        own = [n for n in self.comparison.nodes if n.parent is self.node and n.path.endswith(":rope")]
+        return bool(own) and all(map(_is_right, own))
 
     def _children(self, calls: Sequence[WatchedCall]) -> list[tuple[WatchedCall, Node]]:
         """The calls made directly in the repeated call of the module, each with what it is compared with."""
