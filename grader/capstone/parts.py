@@ -11,15 +11,12 @@ from grader.capstone.model import (
     MLP,
     Experts,
     GatedNorm,
-    GroupedAttention,
-    LatentAttention,
     Layer,
-    LinearAttention,
     MoE,
     Norm,
     Router,
 )
-from grader.capstone.small import norm_is_right
+from grader.capstone.small import MIXERS, norm_is_right
 from grader.layers.answers import answering
 from grader.layers.comparison import Comparison
 from grader.layers.node import Node
@@ -40,7 +37,6 @@ WORTH = {
 STEPS = 1 / 3  # of a wrong attention's share, where its queries and keys are right up to RoPE, or its convolution is
 PIECE = 1 / 3  # of wrong experts' share, for a right router, and for right experts
 FIRST, LAST = "model.layers.0", "model.norm"
-MIXERS = (GroupedAttention, LatentAttention, LinearAttention)
 ITSELF = Tolerance(4e-4)  # a program's decoding against its own pass: rounding of all layers
 
 

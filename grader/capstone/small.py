@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from grader.calls import Call, tensors_in
 from grader.capstone.counterparts import Counterparts
-from grader.capstone.model import GatedNorm, LayerCache, LinearAttention, Norm
+from grader.capstone.model import GatedNorm, GroupedAttention, LatentAttention, LayerCache, LinearAttention, Norm
 from grader.checks.layout import arranged, arrangements
 from grader.layers.node import Node
 from grader.layers.outcome import Outcome, outcome
@@ -19,6 +19,7 @@ from grader.tolerance import Tolerance, agree
 
 SMALL = 1e-3  # times the input that was recorded: its mean square is about an eps then
 LEAST = 1e-9  # a smaller eps is taken for none
+MIXERS = (GroupedAttention, LatentAttention, LinearAttention)
 NEARLY = Tolerance(1e-3)  # how near an eps that is read off an output has to explain it
 
 
@@ -39,16 +40,23 @@ class SmallInput:
 
 
 def wrong_on_small_inputs(found: Counterparts) -> Iterator[SmallInput]:
-    """The norms that are wrong on small inputs, and the linear layers whose norm is not."""
-    for path in found.of(Norm, GatedNorm, LinearAttention):
+    """The norms that are wrong on small inputs. Where a program has a norm that is no module of its own, and for the
+    lengths that linear layers divide by, the attention around it is tried, too, unless a norm in it is wrong.
+    """
+    for path in found.of(Norm, GatedNorm, *MIXERS):
         node, module = found.nodes.get(path), found.modules[path]
-        if node is None or (isinstance(module, LinearAttention) and not (node.seen.ok or _alone(node))):
+        if node is None:
             continue
+        if isinstance(module, MIXERS):
+            inner = [other for other in found.of(Norm, GatedNorm) if other.startswith(f"{path}.")]
+            seen = all(other in found.nodes for other in inner) and not isinstance(module, LinearAttention)
+            if seen or not (node.seen.ok or _alone(node)):
+                continue
+            if any(_tried(found.nodes[other], found.modules[other]) for other in inner if other in found.nodes):
+                continue
         wrong = _tried(node, module)
         if wrong is not None:
-            inner = [other for other in found.of(GatedNorm) if other.startswith(f"{path}.")]
-            if not any(_tried(found.nodes[other], found.modules[other]) for other in inner if other in found.nodes):
-                yield wrong
+            yield wrong
 
 
 def with_small_inputs(report: PortReport, found: list[SmallInput]) -> PortReport:
@@ -58,9 +66,11 @@ def with_small_inputs(report: PortReport, found: list[SmallInput]) -> PortReport
     first, paths, culprit = found[0], [one.node.path for one in found], report.culprit
     rows = {row.name: row for row in report.rows}
     row = rows.get(culprit.row or culprit.name) if culprit else None
-    if culprit is None or (row is not None and not row.outcome.in_kind):
+    named = [one for one in found if culprit and one.node.path == culprit.path]
+    if culprit is None or named or (row is not None and not row.outcome.in_kind):
+        first = (named or found)[0]
         culprit = Culprit(first.node.path, first.node.name, first.node.type, (first.said,), row=first.row.name)
-        paths = paths[1:]
+        paths.remove(first.node.path)
     more = [path for path in summarised(paths) if path not in report.own_errors]
     return replace(report, rows=(*report.rows, *(one.row for one in found)), culprit=culprit,
                    own_errors=(*report.own_errors, *more))  # fmt: skip
@@ -76,14 +86,10 @@ def _tried(node: Node, module: nn.Module) -> SmallInput | None:
     if pair is None or (found := outcome(*pair, {})).ok:
         return None
     assert node.recorded.input is not None
-    eps = (
-        None
-        if isinstance(module, LinearAttention)
-        else _eps_of(module, SMALL * node.recorded.input, node.recorded, *pair)
-    )
+    eps = None if isinstance(module, MIXERS) else _eps_of(module, SMALL * node.recorded.input, node.recorded, *pair)
     if eps is None and not (node.seen.ok or _alone(node)):
         return None  # that is told already
-    return SmallInput(node, found, _said(module, eps), not isinstance(module, LinearAttention))
+    return SmallInput(node, found, _said(module, eps), not isinstance(module, MIXERS))
 
 
 def norm_is_right(node: Node, module: nn.Module) -> bool:
@@ -127,7 +133,7 @@ def _places(right: Tensor, given: Tensor) -> Tensor:
 
 
 def _reference_gives(module: nn.Module, x: Tensor, recorded: Call) -> Tensor:
-    if isinstance(module, LinearAttention):
+    if isinstance(module, MIXERS):
         return module(x, 0, LayerCache())  # type: ignore[no-any-return]
     return module(x, *(other for _, other in recorded.others))  # type: ignore[no-any-return]
 
@@ -154,6 +160,8 @@ def _said(module: nn.Module, eps: float | None) -> str:
     lead = "it is right on the recorded input, and wrong on one a thousandth as large"
     if isinstance(module, LinearAttention):
         return f"{lead}: look at the eps with which queries and keys are brought to length 1."
+    if isinstance(module, MIXERS):
+        return f"{lead}: look at the eps of the norms in it."
     due = f"{module.eps:g}"
     if eps is None:
         return f"{lead}: look at its eps, {due} in the config, and at what that is added to."
