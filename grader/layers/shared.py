@@ -23,9 +23,9 @@ def shared_cache(comparison: Comparison) -> Culprit | None:
         if node.seen.ok or not node.call.finished or not given_right(node.call, node.recorded):
             continue
         for slot, value in kept_in(node.call):
-            for other in users(value, node, modules[:number]):
-                if _is_right_with(node, slot, _before(other, value)):
-                    return told(node, other, "on what that was given before it wrote there, it is right.")
+            other = next(users(value, node, modules[:number]), None)
+            if other is not None and _is_right_with(node, slot, _before(other, value)):
+                return told(node, other, "on what that was given before it wrote there, it is right.")
     return None
 
 

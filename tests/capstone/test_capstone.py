@@ -295,6 +295,25 @@ def test_a_norm_with_another_eps_is_told(seed: int, level: int) -> None:
             norm.eps = due
 
 
+class Sorted(Solver):
+    """One whose routers sort what they have chosen."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        for layer in self.model.layers:
+            layer.mlp.gate.register_forward_hook(by_number)
+
+
+def by_number(module: nn.Module, args: Any, given: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    weights, chosen = given
+    return weights.gather(-1, chosen.argsort(-1)), chosen.sort(-1).values
+
+
+def test_a_router_that_sorts_is_right_where_weights_are_nearly_equal() -> None:
+    found = check_program(Sorted, made(301, 3).trace)
+    assert found.ok, to_text(report_lines(found.report, "all"))
+
+
 class OtherEps(Solver):
     """One whose latents' norms have lesson 05's eps."""
 
