@@ -165,4 +165,4 @@ def _said(module: nn.Module, eps: float | None) -> str:
     due = f"{module.eps:g}"
     if eps is None:
         return f"{lead}: look at its eps, {due} in the config, and at what that is added to."
-    return f"its eps is {f'{eps:.1e}' if eps else 0} and should be {due}, which shows on small inputs."
+    return f"its eps is {eps:.2g} and should be {due}, which shows on small inputs."
