@@ -146,7 +146,7 @@ class _Inquiry:
         got, want = again[number] if number < len(again) else None, step.recorded.output
         where = self._where(calls, step)
         lead = f"the first step of `{self.node.path or self.node.type}` that is wrong on its right input. Look {where}"
-        looks = self._looks(got, arranged(want, got)) if got is not None and want is not None else None
+        looks = self._looks(got, arranged(_share_of(want, got), got)) if got is not None and want is not None else None
         further = [finding.text for finding in findings if finding.explains]
         reasons = (f"{lead}{f': {looks}' if looks else ''}.", *further, *self._other_arguments())
         return Culprit(step.path, step.name, f"step of {self.node.type}", reasons)
@@ -340,6 +340,18 @@ class _Inquiry:
         if not after.ok and (after.in_kind or after.mean > 0.01 * before.mean):
             return None
         return next(call for call in suspects if not any(other.parent is call for other in suspects))
+
+
+def _share_of(want: Tensor, got: Tensor) -> Tensor:
+    """Of what a step should give the channels that it gives, where it leaves out those that RoPE does not turn.
+
+    They are the first or the last, and each token's are as long as they should be, since a turn keeps lengths.
+    """
+    width = got.shape[-1] if got.ndim else 0
+    if got.ndim != want.ndim or got.shape[:-1] != want.shape[:-1] or not 0 < width < want.shape[-1]:
+        return want
+    parts = (want[..., :width], want[..., -width:])
+    return next((part for part in parts if outcome(got.norm(dim=-1), part.norm(dim=-1), {}).ok), want)
 
 
 def _first_different(outputs: Sequence[Tensor], recorded: Call) -> tuple[Tensor | None, Tensor]:

@@ -313,6 +313,28 @@ def test_a_router_that_sorts_is_right_where_weights_are_nearly_equal() -> None:
     assert found.ok, to_text(report_lines(found.report, "all"))
 
 
+class OtherBase(Solver):
+    """One whose RoPE has another base."""
+
+    def __init__(self, config: Config):
+        super().__init__(config.replace(rope_theta=2 * config.rope_theta))
+
+
+class OtherScale(Solver):
+    """One whose scores have another scale."""
+
+    def __init__(self, config: Config):
+        super().__init__(config.replace(query_pre_attn_scalar=3))
+
+
+def test_a_step_of_the_channels_that_turn_is_not_blamed_for_its_width() -> None:
+    trace = made(301, 3).trace  # a part of each head turns
+    base, scale = (check_program(program, trace).report.culprit for program in (OtherBase, OtherScale))
+    assert base is not None and base.path == "model.layers.0.self_attn:rope"
+    assert "wrong at index 1 and later of axis 2" in base.reasons[0] and "the shape is" not in base.reasons[0]
+    assert scale is not None and scale.path == "model.layers.0.self_attn"
+
+
 class OtherEps(Solver):
     """One whose latents' norms have lesson 05's eps."""
 
