@@ -34,7 +34,7 @@ def main() -> None:
         bases[f"{level} {capstone.drawn.base}".strip()] += 1
         try:
             found = check_program(program, capstone.trace)
-            said = "" if found.report.ok else f"{found.points} points, {found.report.culprit}"
+            said = "" if found.ok else f"{found.points} points, {found.report.culprit}, {found.failings}"
         except GraderError as error:
             said = str(error)
         if said:

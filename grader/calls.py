@@ -150,11 +150,14 @@ class WatchedCall:
 
     def again(self, instead: Mapping[int, Tensor]) -> Any:
         """Call the module once more, with other tensors in the place of some leaves."""
-        leaves = [copied(instead[i]) if i in instead else _copy(leaf) for i, leaf in enumerate(self.leaves)]
-        args, kwargs = tree_unflatten(leaves, self.spec)
+        args, kwargs = tree_unflatten(self.fresh_leaves(instead), self.spec)
         if self.rewind is not None:
             self.rewind()
         return self.module(*args, **kwargs)
+
+    def fresh_leaves(self, instead: Mapping[int, Tensor]) -> list[Any]:
+        """Copies of what it was given, with other tensors in the place of some leaves."""
+        return [copied(instead[i]) if i in instead else _copy(leaf) for i, leaf in enumerate(self.leaves)]
 
 
 def watch(

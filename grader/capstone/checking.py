@@ -10,32 +10,43 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grader.capstone.counterparts import counterparts
 from grader.capstone.folder import NOT_STARTED, PROGRAM, TRACE
 from grader.capstone.making import parameters
+from grader.capstone.parts import WORTH, decodes_as_itself, shares_of
+from grader.capstone.small import with_small_inputs, wrong_on_small_inputs
 from grader.checks.probe.running import quietly
 from grader.config import Config
 from grader.errors import GraderError
+from grader.instruments.work import multiply_adds
+from grader.layers.comparison import Comparison
 from grader.layers.own_model import load_model
 from grader.porting.comparing import program_report
+from grader.porting.decoding import Decoder
+from grader.porting.own_names.loading import OwnNames, loaded_program
 from grader.porting.report import PortReport, as_json
 from grader.recordings.tracefile import read_trace
-from grader.recordings.traces import Trace
+from grader.recordings.traces import Run, Trace
 from grader.tolerance import agree
 
 POINTS, OF_CACHE = 100, 30  # how many of them are for decoding with a cache
 WITHOUT_CACHE = "`new_cache` gives None: one pass is compared, and decoding with a cache is still to come."
+MOST_WORK = 0.5  # of a pass over all tokens; a cached step of the reference takes up to 0.13 of it
+RECOMPUTES = (
+    "A step with the cache computes everything again: its products are as many as those of a pass over all tokens."
+)
 FORBIDDEN = ("grader.capstone", "transformers")
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found. modules, cached: the share of rows that are right by themselves, and of steps with a cache.
+    """What was found. parts: how much is right of each of WORTH, 0 to 1. cached: the same of decoding with a cache.
 
     failings: what no row shows, a sentence each.
     """
 
     report: PortReport
-    modules: float
+    parts: dict[str, float]
     cached: float
     failings: tuple[str, ...] = ()
 
@@ -45,18 +56,24 @@ class Checked:
         return self.report.ok and not self.failings
 
     @property
+    def shares(self) -> dict[str, tuple[float, int]]:
+        """For each part, and for decoding, the points that it has, and how many there are."""
+        found = {name: (self.parts[name], worth) for name, worth in WORTH.items()}
+        found["decoding"] = self.cached, OF_CACHE
+        return {name: (round(share * worth, 1), worth) for name, (share, worth) in found.items()}
+
+    @property
     def points(self) -> float:
         """Of POINTS, all only where nothing is wrong."""
         if self.ok:
             return POINTS
-        found = (POINTS - OF_CACHE) * self.modules + OF_CACHE * self.cached
-        return min(round(found, 1), POINTS - 1)
+        return min(round(sum(points for points, _ in self.shares.values()), 1), POINTS - 1)
 
     def as_json(self) -> dict[str, Any]:
         """The same for other programs."""
-        shares = {"modules": round(self.modules, 4), "cached": round(self.cached, 4)}
+        parts = {name: round(share, 4) for name, share in self.parts.items()}
         found = as_json(self.report) | {"ok": self.ok, "failings": list(self.failings)}
-        return {"points": self.points, "of": POINTS, **shares, **found}
+        return {"points": self.points, "of": POINTS, "parts": parts, "cached": round(self.cached, 4), **found}
 
 
 def check_folder(folder: Path, trace: Trace | None = None) -> Checked:
@@ -88,15 +105,27 @@ def check_program(model: type[nn.Module], trace: Trace) -> Checked:
     except GraderError as error:
         report = program_report(model, replace(trace, runs=()))  # what there is without a cache
         failings.append(WITHOUT_CACHE if built is not None and _gives_no_cache(built) else str(error))
-    runs = tuple(f"{run.name}, " for run in trace.runs)
-    plain = [row for row in report.rows if not row.name.startswith(runs) and ":" not in row.name]
-    right = [row for row in plain if row.outcome.ok or row.origin == "inherited"]
-    calls = sum(":" not in call.path for call in trace.calls)
-    whole = plain and plain[-1].outcome.ok
+    with quietly([]), torch.no_grad():
+        loaded, own, _ = loaded_program(model, trace, OwnNames())
+        comparison = Comparison(loaded, own)
+        found = counterparts(comparison, trace)
+        small = list(wrong_on_small_inputs(found))
+        parts = shares_of(comparison, found, {one.node.path for one in small if one.of_a_norm})
+        cached = _cached(loaded, trace, report, parts["attention"])
+    cached = 0.0 if RECOMPUTES in failings else cached
+    return Checked(with_small_inputs(report, small), parts, cached, tuple(failings))
+
+
+def _cached(model: nn.Module, trace: Trace, report: PortReport, attention: float) -> float:
+    """The share of steps with a cache that are right: while one pass is not, of those that are as the program's own,
+    times that of attention that is right, without which there is nothing to keep.
+    """
     titles = [f"{run.name}, {step.name}" for run in trace.runs for step in run.steps]
-    steps = {row.name for row in report.rows if row.name in titles and row.outcome.ok}
-    modules = 1.0 if whole else min(1.0, len(right) / max(calls, 1))
-    return Checked(report, modules, len(steps) / max(len(titles), 1), tuple(failings))
+    right = {row.name for row in report.rows if row.name in titles and row.outcome.ok}
+    share = len(right) / max(len(titles), 1)
+    whole = next((row for row in report.rows if row.name in ("logits", "output")), None)
+    wrong = trace.runs and whole is not None and not whole.outcome.ok
+    return max(share, attention * decodes_as_itself(model, trace.runs[0])) if wrong else share
 
 
 def _built(model: type[nn.Module], config: Config) -> nn.Module | None:
@@ -127,6 +156,8 @@ def _failings(model: nn.Module, trace: Trace) -> Iterator[str]:
         yield f"Your model has {own:,} parameters, and the model of this folder {due:,}.{tied}"
     if trace.runs and not _caches_are_new(model, trace.runs[0].steps[0].ids):
         yield "`new_cache` has to make a cache without tokens each time: the second one holds what the first was given."
+    if trace.runs and _recomputes(model, trace.runs[0]):
+        yield RECOMPUTES
 
 
 def _gives_no_cache(model: nn.Module) -> bool:
@@ -149,3 +180,19 @@ def _caches_are_new(model: nn.Module, ids: Tensor) -> bool:
             return agree(second, first)
     except Exception:  # learner's code may raise anything; the comparison says what
         return True
+
+
+def _recomputes(model: nn.Module, run: Run) -> bool:
+    """Whether the last step with a cache takes as much work as all tokens at once; False where it can't be told."""
+    ids = torch.cat([step.ids for step in run.steps], dim=1)
+    try:
+        with quietly([]), torch.no_grad():
+            model.eval()
+            decoder = Decoder(model, True, *ids.shape)
+            for step in run.steps[:-1]:
+                decoder(step.ids, None, step.positions)
+            last = run.steps[-1]
+            work = multiply_adds(lambda: decoder(last.ids, None, last.positions))
+            return work > MOST_WORK * multiply_adds(lambda: model(ids))
+    except Exception:  # learner's code may raise anything; the comparison says what
+        return False

@@ -45,7 +45,8 @@ This is the {name}. No library has this architecture, and nobody has written a p
 {start}
 
 You are done when every row of the comparison is right: each module in one pass over two texts of {length} tokens, and
-the same texts with a cache, in parts of {parts} tokens.
+the same texts with a cache, in parts of {parts} tokens. `--check` also gives each norm an input so small that its eps
+shows, and looks whether a step with the cache takes less work than all tokens at once.
 
 ## What is here
 

@@ -85,8 +85,7 @@ def _checked(folder: Path, as_json: bool) -> bool:
         print(json.dumps(found.as_json(), indent=1))
         return found.ok
     print_report(report_lines(found.report, "first"))
-    shares = f"{found.modules:.0%} of the rows of one pass by themselves, {found.cached:.0%} of the steps with a cache"
-    print(f"Right: {shares}.")
+    print(f"Right: {', '.join(f'{name} {got:g} of {of}' for name, (got, of) in found.shares.items())}.")
     for failing in found.failings:
         print(f"✗ {failing}")
     print(f"{found.points:g} of {POINTS} points")

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from grader.layers.outcome import Outcome, outcome, outcome_of
 from grader.layers.pairing import argument_for
 from grader.layers.resemblance import in_a_sum, known_tensors, output_of
 from grader.layers.rows import Culprit
+from grader.layers.shared import shared_cache
 from grader.layers.small_error import SmallError
 
 ADAPTER = "Port"  # the class in the file that `grader port` writes
+ROTATING = re.compile(r"table|cos|sin|angle|freq|rope|rotary|position_emb")  # what RoPE's angles are handed on as
 SMALLEST_NAMED = 9  # a factor of 2 is also the root of a config's 4 heads; such small numbers name nothing
 
 
@@ -30,6 +33,8 @@ def find_culprit(comparison: Comparison) -> Culprit | None:
     """The first module that is wrong by itself while nothing in it is; where none is, the one whose error is small
     and grows. None if there is no such module either, as where rounding adds up over many.
     """
+    if shared := shared_cache(comparison):
+        return shared
     faulty = (n for n in comparison.nodes if n in comparison.faulty and not n.call.is_step)
     node = next((n for n in faulty if n not in comparison.holders), None)
     if node:
@@ -141,7 +146,7 @@ class _Inquiry:
         got, want = again[number] if number < len(again) else None, step.recorded.output
         where = self._where(calls, step)
         lead = f"the first step of `{self.node.path or self.node.type}` that is wrong on its right input. Look {where}"
-        looks = self._looks(got, arranged(want, got)) if got is not None and want is not None else None
+        looks = self._looks(got, arranged(_share_of(want, got), got)) if got is not None and want is not None else None
         further = [finding.text for finding in findings if finding.explains]
         reasons = (f"{lead}{f': {looks}' if looks else ''}.", *further, *self._other_arguments())
         return Culprit(step.path, step.name, f"step of {self.node.type}", reasons)
@@ -200,8 +205,15 @@ class _Inquiry:
         shown = [i for i in node.unequal_tensors() if i in names and i not in checked and node.parent is not None]
         right_others = node.right_others()
         different = list(dict.fromkeys(f"`{names[i]}`" for i in shown if i in right_others))
-        unknown = dict.fromkeys(f"`{names[i]}`" for i in shown if i not in right_others)
-        return different, [name for name in unknown if name not in different]
+        unknown = dict.fromkeys(names[i] for i in shown if i not in right_others)
+        if self._rotates_rightly():
+            unknown = {name: None for name in unknown if not ROTATING.search(name)}
+        return different, [f"`{name}`" for name in unknown if f"`{name}`" not in different]
+
+    def _rotates_rightly(self) -> bool:
+        """Whether the module has a step of RoPE and that is right, so that what it is rotated by is, too."""
+        own = [n for n in self.comparison.nodes if n.parent is self.node and n.path.endswith(":rope")]
+        return bool(own) and all(map(_is_right, own))
 
     def _children(self, calls: Sequence[WatchedCall]) -> list[tuple[WatchedCall, Node]]:
         """The calls made directly in the repeated call of the module, each with what it is compared with."""
@@ -328,6 +340,18 @@ class _Inquiry:
         if not after.ok and (after.in_kind or after.mean > 0.01 * before.mean):
             return None
         return next(call for call in suspects if not any(other.parent is call for other in suspects))
+
+
+def _share_of(want: Tensor, got: Tensor) -> Tensor:
+    """Of what a step should give the channels that it gives, where it leaves out those that RoPE does not turn.
+
+    They are the first or the last, and each token's are as long as they should be, since a turn keeps lengths.
+    """
+    width = got.shape[-1] if got.ndim else 0
+    if got.ndim != want.ndim or got.shape[:-1] != want.shape[:-1] or not 0 < width < want.shape[-1]:
+        return want
+    parts = (want[..., :width], want[..., -width:])
+    return next((part for part in parts if outcome(got.norm(dim=-1), part.norm(dim=-1), {}).ok), want)
 
 
 def _first_different(outputs: Sequence[Tensor], recorded: Call) -> tuple[Tensor | None, Tensor]:

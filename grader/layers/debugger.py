@@ -42,10 +42,15 @@ def report_of(comparison: Comparison) -> LayerReport:
     return LayerReport(
         rows=tuple(rows),
         culprit=culprit,
-        own_errors=tuple(summarised(p for p in further if culprit and p != culprit.path.partition(":")[0])),
+        own_errors=tuple(summarised(p for p in further if culprit and not _lies_in(culprit.path, p))),
         one_sided=tuple(one_sided(comparison)),
         traceback=learner_traceback(comparison.error) if comparison.error else (),
     )
+
+
+def _lies_in(path: str, module: str) -> bool:
+    """Whether a module or a step is another module, or a part of it."""
+    return f"{path.partition(':')[0]}.".startswith(f"{module}.")
 
 
 def _remarks(comparison: Comparison) -> Iterator[str]:

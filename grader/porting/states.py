@@ -181,6 +181,8 @@ def _best(piece: Tensor, want: Tensor, kind: str, texts: slice) -> Outcome | Non
     """How far what a program holds of some texts is from a state, in that order of axes and slots that comes nearest;
     None where its shape does not fit.
     """
+    if piece.ndim == want.ndim - 1 and want.shape[1] == 1:  # heads that are one need no axis
+        want = want[:, 0]
     if piece.ndim != want.ndim or piece.is_floating_point() != want.is_floating_point():
         return None
     found: list[Outcome] = []

@@ -256,6 +256,22 @@ class OlmoByKernel(Projections):
         return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
+class EarlierNorm(nn.RMSNorm):
+    """Lesson 03's, which goes back to the input's dtype before the product with the weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).type_as(x)
+
+
+class OlmoWithEarlierNorm(OlmoByKernel):
+    """Lesson 03's norm where the docstring has Norm: attention rounds more than the two differ."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        for name, heads in (("q_norm", self.H), ("k_norm", self.KV)):
+            setattr(self, name, EarlierNorm(heads * self.hd, eps=config.rms_norm_eps))
+
+
 class OlmoHeadByHead(OlmoByKernel):
     """Norms by hand, and head by head."""
 
@@ -547,7 +563,7 @@ def bytes_by_kinds(config: Config, tokens: int, element_bytes: int = 2) -> int:
 
 RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "new_models.nope": (SmolWithLayers, SmolWithoutTable),
-    "new_models.olmo_attention": (OlmoByKernel, OlmoHeadByHead),
+    "new_models.olmo_attention": (OlmoByKernel, OlmoHeadByHead, OlmoWithEarlierNorm),
     "new_models.yarn": (yarn_by_pairs, yarn_by_polar),
     "new_models.olmo": (OlmoByHand, OlmoOtherwise),
     "new_models.sink_attention": (SinksByGate, SinksByToken),

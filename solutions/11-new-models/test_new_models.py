@@ -112,6 +112,24 @@ def test_bytes_are_those_of_transformers_cache_while_no_window_is_full(name: str
     assert SOLVED["cache_bytes"](Config(fields), tokens, 4) == held
 
 
+@pytest.mark.parametrize("shared", [0, 1, 2])
+@pytest.mark.parametrize("parts", [(3, 4, 6, 1, 1), (1,) * 9, (5, 3)])
+def test_decoding_with_a_cache_is_one_pass_and_keeps_what_is_counted(parts: tuple[int, ...], shared: int) -> None:
+    trace = read_trace(TEXTS / "gemma-4.safetensors")
+    config = Config(trace.build["config"]).replace(num_kv_shared_layers=shared)
+    torch.manual_seed(0)
+    model, kept, done = SOLVED["GemmaModel"](config), dict[int, Any](), 0
+    ids, outputs = torch.randint(config.vocab_size, (2, sum(parts))), []
+    with torch.no_grad():
+        for part in ids.split(parts, dim=1):
+            outputs.append(SOLVED["decode"](model, part, kept, done))
+            done += part.shape[1]
+        torch.testing.assert_close(torch.cat(outputs, dim=1), model(ids), atol=1e-4, rtol=1e-4)
+    held = sum(t.nbytes for pair in kept.values() for t in pair)
+    assert held == 2 * SOLVED["cache_bytes"](config, done, 4)  # of two texts
+    assert set(kept) == set(SOLVED["kv_source"](config))
+
+
 def test_the_lessons_parameters_of_glm_are_transformers() -> None:
     glm = LESSON.config("glm-4.5-air")
     for config, wanted in ((glm, 106_852_245_504), (glm.replace(head_dim=None), 103_481_417_024)):

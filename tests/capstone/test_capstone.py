@@ -17,15 +17,19 @@ from torch import nn
 
 from grader.capstone import drawing
 from grader.capstone.checking import check_program
+from grader.capstone.counterparts import counterparts
 from grader.capstone.drawing import AXES, CHANGES, KNOWN, LEVELS, Drawn, attempts, known
 from grader.capstone.making import Capstone, filled, make
 from grader.capstone.model import Model
+from grader.capstone.small import wrong_on_small_inputs
 from grader.capstone.visible import changes, hidden_fields, moves, with_change
 from grader.capstone.words import PARTS
 from grader.config import Config
 from grader.errors import GraderError
+from grader.layers.comparison import Comparison
 from grader.layers.wording import report_lines
 from grader.porting.comparing import program_report
+from grader.porting.own_names.loading import OwnNames, loaded_program
 from grader.recordings.traces import Trace
 from grader.report import to_text
 
@@ -231,12 +235,120 @@ class Alien(Solver):
         self.model.norm = Model(config).model.norm
 
 
-def test_points_are_by_rows_that_are_right_by_themselves() -> None:
+class Idle(Solver):
+    """One whose layers give what they are given."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        for layer in self.model.layers:
+            layer.forward = lambda x, memory: x
+
+
+class Blind(Solver):
+    """One whose attention gives nothing."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        for layer in self.model.layers:
+            layer.self_attn.forward = lambda x, memory: torch.zeros_like(x)
+
+
+class Empty(Solver):
+    """One that calls no part."""
+
+    def forward(self, ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
+        return torch.zeros(*ids.shape, self.config.vocab_size)
+
+
+def test_points_are_of_parts_each_judged_by_itself() -> None:
     trace = made(7, 2).trace
-    wrong, unfinished = check_program(Wrong, trace), check_program(Unfinished, trace)
-    assert not wrong.report.ok and 60 < wrong.points < 75 and wrong.cached == 0
-    assert 30 < unfinished.points < wrong.points
+    programs = (Wrong, Unfinished, Blind, Idle, Empty)
+    wrong, unfinished, blind, idle, empty = (check_program(program, trace) for program in programs)
+    assert not wrong.report.ok and wrong.points == 97 and wrong.parts["ends"] == 0.5
+    assert unfinished.points == 82 and unfinished.parts["MLPs"] == 0 and unfinished.cached == 1
+    rest = {"MLPs": 1, "layers": 1, "ends": 1}
+    assert 38 <= blind.points <= 42 and blind.parts.items() >= {"attention": 0, **rest}.items()
+    assert idle.points < 8 and empty.points == 0
     assert unfinished.as_json()["points"] == unfinished.points and unfinished.as_json()["rows"]
+
+
+# What a pass over texts does not show
+
+
+def norms_of(program: nn.Module) -> Iterator[tuple[str, Any]]:
+    return ((name, module) for name, module in program.named_modules() if hasattr(module, "eps"))
+
+
+@pytest.mark.parametrize(("seed", "level"), [(202, 2), (201, 2)])
+def test_a_norm_with_another_eps_is_told(seed: int, level: int) -> None:
+    trace = made(seed, level).trace
+    with torch.no_grad():
+        program, own, _ = loaded_program(Solver, trace, OwnNames())
+        assert not list(wrong_on_small_inputs(counterparts(Comparison(program, own), trace)))
+        for name, norm in norms_of(program):
+            due = norm.eps
+            for eps in (due + 1e-5,) if ".0." not in name else (10 * due, due + 1e-5, 0.0):
+                norm.eps = eps
+                (found,) = wrong_on_small_inputs(counterparts(Comparison(program, own), trace))
+                assert found.node.path == name and found.said.startswith(f"its eps is {eps:.2g} and"), (name, eps)
+            norm.eps = due
+
+
+class Sorted(Solver):
+    """One whose routers sort what they have chosen."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        for layer in self.model.layers:
+            layer.mlp.gate.register_forward_hook(by_number)
+
+
+def by_number(module: nn.Module, args: Any, given: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    weights, chosen = given
+    return weights.gather(-1, chosen.argsort(-1)), chosen.sort(-1).values
+
+
+def test_a_router_that_sorts_is_right_where_weights_are_nearly_equal() -> None:
+    found = check_program(Sorted, made(301, 3).trace)
+    assert found.ok, to_text(report_lines(found.report, "all"))
+
+
+class OtherBase(Solver):
+    """One whose RoPE has another base."""
+
+    def __init__(self, config: Config):
+        super().__init__(config.replace(rope_theta=2 * config.rope_theta))
+
+
+class OtherScale(Solver):
+    """One whose scores have another scale."""
+
+    def __init__(self, config: Config):
+        super().__init__(config.replace(query_pre_attn_scalar=3))
+
+
+def test_a_step_of_the_channels_that_turn_is_not_blamed_for_its_width() -> None:
+    trace = made(301, 3).trace  # a part of each head turns
+    base, scale = (check_program(program, trace).report.culprit for program in (OtherBase, OtherScale))
+    assert base is not None and base.path == "model.layers.0.self_attn:rope"
+    assert "wrong at index 1 and later of axis 2" in base.reasons[0] and "the shape is" not in base.reasons[0]
+    assert scale is not None and scale.path == "model.layers.0.self_attn"
+
+
+class OtherEps(Solver):
+    """One whose latents' norms have lesson 05's eps."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        for layer in self.model.layers:
+            layer.self_attn.kv_a_layernorm.eps = 1e-6
+
+
+def test_a_wrong_eps_is_where_to_start() -> None:
+    found = check_program(OtherEps, made(202, 2).trace)
+    said = to_text(report_lines(found.report, "first"))
+    assert found.points < 100 and "model.layers.0.self_attn.kv_a_layernorm" in said.splitlines()[0]
+    assert "its eps is 1e-06 and should be 1e-05" in said and "as rounding does" not in said
 
 
 def test_a_program_with_parts_of_the_reference_is_refused() -> None:

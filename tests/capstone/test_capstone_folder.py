@@ -97,6 +97,47 @@ class Model(Model):
         super().__init__(config)
         self.lm_head.weight = nn.Parameter(self.lm_head.weight.detach().clone())
 """
+IDS_ALONE = """
+
+class Model(Model):
+    def new_cache(self, batch_size, capacity):
+        return [torch.zeros(batch_size, 0, dtype=torch.long)]
+
+    def forward(self, ids, cache=None):
+        if cache is not None:
+            cache[0] = torch.cat([cache[0], ids], dim=1)
+        every = ids if cache is None else cache[0]
+        return super().forward(every, super().new_cache(*every.shape))[:, -ids.shape[1] :]
+"""
+ONE_FOR_ALL = """
+
+class Model(Model):
+    def new_cache(self, batch_size, capacity):
+        return super().new_cache(batch_size, capacity)[:1]
+
+    def forward(self, ids, cache=None):
+        layers = self.config.num_hidden_layers
+        return super().forward(ids, super().new_cache(*ids.shape) if cache is None else cache * layers)
+"""
+
+
+def checked(folder: Path, more: str) -> str:
+    """What is said of the solver with something added."""
+    text = (SUPPORT / "capstone_solver.py").read_text()
+    (folder / "program.py").write_text(f"{text}{more}")
+    code, said = run("--check", folder)
+    assert code == 1, said
+    return said
+
+
+def test_a_cache_of_ids_from_which_all_is_computed_again(folder: Path) -> None:
+    said = checked(folder, IDS_ALONE)
+    assert "✗ A step with the cache computes everything again" in said and said.endswith("70 of 100 points\n"), said
+
+
+def test_one_cache_for_all_layers_is_told_at_the_layer(folder: Path) -> None:
+    first = checked(folder, ONE_FOR_ALL).splitlines()[0]
+    assert "`model.layers.1` (Layer): it is given the same cache as `model.layers.0`" in first, first
 
 
 @pytest.mark.parametrize(

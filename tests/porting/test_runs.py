@@ -178,6 +178,34 @@ def test_a_ring_that_is_too_short_is_said() -> None:
     assert rows["cached, tokens 3 to 6: cache after it: layers.1.keys"].ok  # a full layer's
 
 
+JOINED = [
+    ("k = k if self.k[i] is None else torch.cat((self.k[i], k)",
+     "k = k if self.k[i] is None else torch.cat((self.k[i].unflatten(1, (k.shape[1], -1)), k)"),
+    ("v = v if self.v[i] is None else torch.cat((self.v[i], v)",
+     "v = v if self.v[i] is None else torch.cat((self.v[i].unflatten(1, (v.shape[1], -1)), v)"),
+    ("= k[:, :, -room:], v[:, :, -room:]", "= k[:, :, -room:].flatten(1, 2), v[:, :, -room:].flatten(1, 2)"),
+]  # fmt: skip
+
+
+def test_a_cache_in_a_form_of_its_own_is_not_told_where_something_else_is_wrong() -> None:
+    report = compared("Gemma 3", *JOINED, more=MAKES)
+    assert report.ok, text(report)
+    report = compared("Gemma 3", *JOINED, ("x.shape[-1] ** 0.5", "x.shape[-1] ** 0.4"), more=MAKES)
+    assert not report.ok and all(row.outcome.ok for row in report.rows if row.type == "state"), text(report)
+    late = ("attend_where(q, k, v, self.scale, allowed)",
+            "attend_where(q, k, v, self.scale * (2 if i and cache and cache.seen else 1), allowed)")  # fmt: skip
+    report = compared("Gemma 3", *JOINED, late, more=MAKES)
+    assert report.culprit is not None and report.culprit.place == "cached, tokens 3 to 6", text(report)
+    red = [row.name for row in report.rows if row.type == "state" and not row.outcome.ok]
+    assert red and not any("layers.0" in name for name in red), text(report)
+
+
+def test_one_place_for_the_keys_of_all_layers_is_told_at_the_layer() -> None:
+    report = compared("Gemma 3", ("cache.update(i, k, v", "cache.update(0, k, v"), more=MAKES)
+    assert report.culprit is not None and report.culprit.path == "blocks.1", text(report)
+    assert report.culprit.reasons[0].startswith("it is given the same cache as `blocks.0`")
+
+
 def test_keys_that_are_cached_before_they_are_rotated_are_a_way_of_its_own() -> None:
     states = [
         ("self.angle[position_ids][:, None], allowed", "(self.angle[position_ids], self.angle[: seen + T]), allowed"),
