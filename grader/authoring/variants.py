@@ -108,7 +108,8 @@ def with_variants_chosen(
         if end is not None:
             answers[one.case.name] = end
     cases = tuple(replace(case, variants=_in_order(chosen[case.name])) for case in task.cases)
-    return (cases, *(tuple(each.get(case.name) for case in task.cases) for each in (ends, large)))
+    lasts, largest = (tuple(each.get(case.name) for case in task.cases) for each in (ends, large))
+    return cases, lasts, largest
 
 
 def _is_told_by(numbers: Tensor) -> bool:

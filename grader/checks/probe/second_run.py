@@ -65,8 +65,13 @@ def _one_changed(value: Any, kind: type) -> Iterator[Any]:
         for place, one in enumerate(value):
             for other in _one_changed(one, kind):
                 yield [*value[:place], other, *value[place + 1 :]]
-    elif isinstance(value, kind):
-        yield not value if value is True or value is False else 1.5 * value if kind is float else value + 1
+    elif isinstance(value, bool):
+        if kind is int:
+            yield not value
+    elif isinstance(value, float) and kind is float:
+        yield 1.5 * value
+    elif isinstance(value, int) and kind is int:
+        yield value + 1
 
 
 def _use_changed(task: Task, case: TaskCase, target: Any, change: Callable[[Any], Any]) -> None:
