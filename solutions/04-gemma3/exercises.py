@@ -366,7 +366,7 @@ def counted_case(name: str, rows: Sequence[str], dtype: torch.dtype, times: int 
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         first = draw.number("the first row", 0, 1, len(rows) - 1)
-        return [*counted_rows(draw, [*rows[first:], *rows[:first]], (4, 8), dtype, times), 2.0]
+        return [*counted_rows(draw, [*rows[first:], *rows[:first]], (4, 6), dtype, times), 2.0]
 
     return Case(name, draw_args)
 
