@@ -19,7 +19,7 @@ from grader.authoring.kit.figures import Figure, show
 from grader.authoring.kit.solved import Solved, lesson_at
 from grader.authoring.sly import sly_programs
 from grader.checks.judge import judge
-from grader.checks.judge.variants import Right, with_variants
+from grader.checks.judge.variants import right_in, with_variants
 from grader.checks.judge.verdict import CaseVerdict
 from grader.checks.observation import Observation
 from grader.checks.probe import probe
@@ -102,7 +102,7 @@ def noticed_by(lesson: Solved, exercise: str, program: Any) -> set[str] | None:
 def kinds_that_notice(task: Task, answer: Answer, program: Any, observations: Sequence[Observation]) -> Iterator[str]:
     """The kinds of variants that notice a program, whose outputs are right."""
     for i, (case, observation) in enumerate(zip(task.cases, observations, strict=True)):
-        right = Right(answer.outputs[i], answer.tolerances[i], answer.ends[i])
+        right = right_in(answer, i)
         for variant in case.variants:
             one = replace(case, variants=(variant,))
             with quietly([]):

@@ -114,7 +114,7 @@ def _record(lesson: Lesson, step: Callable[[str], None]) -> bool:
     before = lesson.recording.read_bytes() if old else b""
     record_lesson(lesson.folder, lambda exercise: step(f"recording {exercise}"))
     new = Recording.read(lesson.recording)
-    if old is None or differences(old, new):
+    if old is None or differences(old, new) or _asked(old) != _asked(new):
         return False
     if old.header["made_from"] == new.header["made_from"]:
         lesson.recording.write_bytes(before)
@@ -122,6 +122,12 @@ def _record(lesson: Lesson, step: Callable[[str], None]) -> bool:
         old.header["made_from"] = new.header["made_from"]
         old.write(lesson.recording)
     return True
+
+
+def _asked(recording: Recording) -> set[str]:
+    """The kinds of other ways in which cases are asked: one that is new in the engine is recorded."""
+    cases = [case for name in recording.exercises for case in recording.task(name).cases]
+    return {type(variant).__name__ for case in cases for variant in case.variants}
 
 
 def _execute(lesson: Lesson, previous: NotebookNode | None, step: Callable[[str], None]) -> None:

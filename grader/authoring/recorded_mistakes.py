@@ -10,7 +10,7 @@ from grader.authoring.noise import SEEDS_OF_MISTAKES, rounded, worth_keeping
 from grader.checks.judge.gradients import wrong_gradients
 from grader.checks.observation import Observation
 from grader.checks.probe import probe
-from grader.checks.probe.second_run import use_for_other_numbers
+from grader.checks.probe.second_run import use_for_each_other_number, use_for_other_numbers
 from grader.errors import RecordingError
 from grader.instruments.rounding import another_processor
 from grader.lessons.exercise import Mistake
@@ -48,6 +48,7 @@ def record_mistake(task: Task, answer: Answer, mistake: Mistake, target: Any, *,
 def _first_runs(task: Task, target: Any) -> Sequence[Observation]:
     """What a probe sees of a module without its second runs, which take four times as long as the first ones."""
     use_for_other_numbers(task, task.cases[0], target)
+    use_for_each_other_number(task, target)
     return probe(task, target, outputs_only=True)
 
 

@@ -7,6 +7,7 @@ measured, as noise is: once, when a lesson is recorded.
 
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,7 +34,16 @@ from grader.tolerance import MARGIN, Tolerance, distance
 LENGTHS = {1100: 4_000_000, 600: 10_000_000, 300: 4_000_000, 130: 4_000_000, 65: 4_000_000}
 DEAR = 300_000  # numbers that a case makes: one is asked in other ways only where no other case can be
 LOUD = 1e5  # above what masks of 1e4 hide
+LARGE = (
+    1e5,
+    1e3,
+    30.0,
+    8.0,
+)  # beyond what a clamp or a number of 16 bits allows; the first at which rounding plays no part
+SMALL = 1e-3
 MORE_IDS = 300
+MANY_ROWS = 17
+MORE_LAYERS = 12
 LARGER_MASK = 2100  # tokens more: float16 counts no further than 2,048
 FAR_CORNER = 600
 NEW_TOKENS = 2  # the place among the arguments of a generation at which stands how many tokens are to be written
@@ -49,10 +59,11 @@ class Asked:
     tolerance: Tolerance
     run: Callable[[TaskCase], Tensor]
 
-    def end(self, variant: v.Longer) -> Tensor:
-        """What the reference gives for the last of more tokens."""
-        with torch.no_grad():
-            return variant.end(self.run(self.case.varied(variant))).clone()
+    def end(self, variant: v.Longer | v.Large) -> Tensor:
+        """What the reference gives for the last of more tokens, or for a large input."""
+        with torch.no_grad(), quietly([]):
+            output = self.run(self.case.varied(variant)).detach()
+        return (variant.picked(output) if isinstance(variant, v.Large) else variant.end(output)).clone()
 
     def holds(self, variant: v.Variant, end: Tensor | None = None) -> bool:
         """Whether the reference gives what the variant promises, with room for rounding. end: as `end` gave it."""
@@ -69,31 +80,41 @@ class Asked:
 
 def with_variants_chosen(
     exercise: Exercise, task: Task, asked: Sequence[Asked], target: Any
-) -> tuple[tuple[TaskCase, ...], tuple[Tensor | None, ...]]:
-    """The task's cases with their variants, and for each what is right for the last of more tokens.
+) -> tuple[tuple[TaskCase, ...], tuple[Tensor | None, ...], tuple[Tensor | None, ...]]:
+    """The task's cases with their variants; for each what is right for the last of more tokens, and for a large input.
 
     Each kind is asked of one case: the cheapest for which it holds, and of more tokens that which allows most.
     """
     chosen: dict[str, list[v.Variant]] = {case.name: [] for case in task.cases}
     ends: dict[str, Tensor] = {}
+    large: dict[str, Tensor] = {}
     found: set[Any] = set()
     for one, variant in _all_candidates(exercise, task, asked):
         kind = _kind(variant, one.case, one.output)
         if kind in found or type(variant).__name__ in exercise.without:
             continue
-        if isinstance(variant, v.Longer) and one.case.name in ends:  # its answer has room for one
+        answers = large if isinstance(variant, v.Large) else ends
+        if isinstance(variant, v.Longer | v.Large) and one.case.name in answers:  # its answer has room for one
             continue
         if isinstance(variant, v.AsDict) and not _takes_any_mapping(target):
             continue
-        end = one.end(variant) if isinstance(variant, v.Longer) and one.holds(variant) else None
+        end = one.end(variant) if isinstance(variant, v.Longer | v.Large) and one.holds(variant) else None
+        if isinstance(variant, v.Large) and (end is None or not _is_told_by(end)):
+            continue
         if not _holds_everywhere(task, one, variant, target, end):
             continue
         found.add(kind)
         chosen[one.case.name].append(variant)
         if end is not None:
-            ends[one.case.name] = end
+            answers[one.case.name] = end
     cases = tuple(replace(case, variants=_in_order(chosen[case.name])) for case in task.cases)
-    return cases, tuple(ends.get(case.name) for case in task.cases)
+    lasts, largest = (tuple(each.get(case.name) for case in task.cases) for each in (ends, large))
+    return cases, lasts, largest
+
+
+def _is_told_by(numbers: Tensor) -> bool:
+    """Whether there are numbers that a wrong program would not give by chance."""
+    return bool(numbers.isfinite().all() and numbers.any())
 
 
 def _all_candidates(exercise: Exercise, task: Task, asked: Sequence[Asked]) -> list[tuple[Asked, v.Variant]]:
@@ -127,9 +148,12 @@ def _holds_there(task: Task, asked: Asked, variant: v.Variant, target: Any, end:
 
 
 def _kind(variant: v.Variant, case: TaskCase, output: Tensor) -> Any:
-    """What is asked once: of fields, in each case of a function; of loud tokens, for each argument; and so on."""
+    """What is asked once: of fields, in each case of a function; of loud tokens, for each argument; of large ones, for
+    each word among the arguments too, which says what is computed; and so on."""
     if type(variant) is v.Fields:
         return v.Fields, None if case.build else case.name
+    if isinstance(variant, v.Scaled):
+        return v.Scaled, variant.argument, *(arg for arg in case.args if isinstance(arg, str))
     if isinstance(variant, v.Loud):
         return v.Loud, variant.argument, case.build.get("config", {}).get("model_type")
     if isinstance(variant, v.Longer):
@@ -180,7 +204,7 @@ def _solution_holds(task: Task, asked: Asked, variant: v.Variant, target: Any, e
             varied = vary(task, case, target, asked.output)
     except Stopped:
         return False
-    right = Right(asked.output, Tolerance(asked.tolerance.relative / MARGIN), end)
+    right = Right(asked.output, Tolerance(asked.tolerance.relative / MARGIN), end, end)
     verdict = with_variants(CaseVerdict(case.name, right=True), case, Observation(case.name, varied=varied), right)
     return verdict.right and not verdict.remarks
 
@@ -212,7 +236,8 @@ def _of_rows(asked: Asked) -> Iterator[v.Variant]:
         return
     if size > 1:
         yield v.OneRow((v.Take(axes, 0, 1, (0,)),))
-        yield v.Rows((v.Take(axes, 0, size + 1, (*reversed(range(size)), size - 1)),))
+        many = max(size + 1, MANY_ROWS)
+        yield v.Rows((v.Take(axes, 0, many, tuple((size - 1 - i) % size for i in range(many))),))
     yield v.SameRow((v.Take(axes, 0, max(size, 3), (0,) * max(size, 3)),))
 
 
@@ -240,6 +265,9 @@ def _of_tokens(exercise: Exercise, task: Task, asked: Asked, others: Sequence[As
         if not lists:
             yield from _of_fewer(asked, others, axes, along)
         yield from _longer(asked, axes, along)
+        every = _axes(asked, along, same, size, most=True) if in_lengths else axes
+        if every is not None and every != axes:  # what stands in its own order needs no axis but the first
+            yield from _longer(asked, every, along)
 
 
 def _sums_to(arg: Any, size: int) -> bool:
@@ -288,9 +316,14 @@ def _of_values(task: Task, asked: Asked) -> Iterator[v.Variant]:
     place = next((i for i, arg in enumerate(case.args) if _is_float(arg)), None)
     if place is not None and output.is_floating_point():
         yield v.Zeros(place)
+        yield from _scaled(case, place)
         if case.weights:
             yield v.NoWeights()
             yield v.DoubleWeights()
+    config = case.build.get("config", {})
+    for field in ("num_hidden_layers", "n_layer"):
+        if config.get(field) and any(re.search(rf"(layers|h)\.{config[field] - 1}\.", name) for name in case.weights):
+            yield v.Deeper(field, config[field], MORE_LAYERS)
     yield from _of_ids(case, output)
     for i, arg in enumerate(case.args):
         if any(isinstance(one, ToyLM) for one in case.args) and isinstance(arg, list) and arg:
@@ -312,6 +345,16 @@ def _of_values(task: Task, asked: Asked) -> Iterator[v.Variant]:
                 yield v.FarCorner(sizes, FAR_CORNER, *output.shape)
 
 
+def _scaled(case: TaskCase, first: int) -> Iterator[v.Variant]:
+    """Arguments that are much larger or smaller. first: the place of the first that is no whole number."""
+    yield v.Scaled(first, LARGE[0])
+    for factor in LARGE:
+        yield v.Large(first, factor)
+    for place in range(first + 1, len(case.args)):
+        if _is_float(case.args[place]):
+            yield v.Scaled(place, SMALL)
+
+
 def _of_ids(case: TaskCase, output: Tensor) -> Iterator[v.Variant]:
     toy = next((arg for arg in case.args if isinstance(arg, ToyLM)), None)
     if toy is not None:
@@ -330,10 +373,12 @@ def _is_float(arg: Any) -> bool:
     return isinstance(arg, Tensor) and arg.is_floating_point()
 
 
-def _axes(asked: Asked, along: int, index: Sequence[int], keep: int) -> tuple[tuple[int, ...], ...] | None:
+def _axes(
+    asked: Asked, along: int, index: Sequence[int], keep: int, *, most: bool = False
+) -> tuple[tuple[int, ...], ...] | None:
     """For each argument the axes that go with the output's axis `along`; None where the reference has none that do.
 
-    Found by trying: those of the right size, as few as are enough.
+    Found by trying: those of the right size, as few as are enough, or the most.
     """
     size = asked.output.shape[along]
     options: list[list[tuple[int, ...]]] = []
@@ -342,7 +387,7 @@ def _axes(asked: Asked, along: int, index: Sequence[int], keep: int) -> tuple[tu
         both = [tuple(alike)] if len(alike) == 2 and arg.dtype == torch.bool else []
         options.append([(), *both, *((axis,) for axis in alike)])
     every = sorted(itertools.product(*options), key=lambda axes: sum(map(len, axes)))
-    for axes in every[1:]:
+    for axes in reversed(every[1:]) if most else every[1:]:
         if asked.holds(v.Taken((v.Take(axes, along, keep, tuple(index)),))):
             return axes
     return None

@@ -33,7 +33,8 @@ class Answer:
     part_calls: for a composite, what the reference's parts were given and returned, for each case.
     noise: how far rounding alone moves each output, in units of a tolerance's `relative`; empty where not measured.
     gradients: for each case the fingerprint of its gradients (see checks.fingerprint), where they are compared.
-    ends: for each case what the reference gave for the last of more tokens, where it is asked with more.
+    ends: for each case what the reference gave for the last of more tokens, where it is asked with more. large: what it
+    gave for a large input, where it is asked with one.
     """
 
     exercise: str
@@ -47,6 +48,7 @@ class Answer:
     noise: tuple[float, ...] = ()
     gradients: tuple[Tensor | None, ...] = ()
     ends: tuple[Tensor | None, ...] = ()
+    large: tuple[Tensor | None, ...] = ()
 
 
 def part_inputs(answer: Answer) -> tuple[tuple[PartInput, ...], ...]:

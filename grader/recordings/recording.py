@@ -40,6 +40,7 @@ class _CaseAnswer:
     noise: float | None = None
     gradients: Tensor | None = None
     end: Tensor | None = None
+    large: Tensor | None = None
 
 
 def encoded_exercise(encoder: Encoder, task: Task, answer: Answer) -> dict[str, Any]:
@@ -48,9 +49,9 @@ def encoded_exercise(encoder: Encoder, task: Task, answer: Answer) -> dict[str, 
     del encoded["exercise"]
     tolerances = map(asdict, answer.tolerances)
     columns = zip(answer.sizes, answer.outputs, tolerances, answer.part_calls, strict=True)
-    measured = itertools.zip_longest(encoded["cases"], answer.noise, answer.gradients, answer.ends)
-    for (case, noise, gradients, end), (sizes, output, tolerance, calls) in zip(measured, columns, strict=True):
-        case |= encoder.encode(_CaseAnswer(sizes, output, tolerance, calls, noise, gradients, end))
+    measured = itertools.zip_longest(encoded["cases"], answer.noise, answer.gradients, answer.ends, answer.large)
+    for (case, noise, gradients, end, large), (sizes, output, tolerance, calls) in zip(measured, columns, strict=True):
+        case |= encoder.encode(_CaseAnswer(sizes, output, tolerance, calls, noise, gradients, end, large))
     mistakes = [encoder.encode(mistake) for mistake in answer.mistakes]
     return encoded | {"points": answer.points, "axes": " ".join(answer.axes), "mistakes": mistakes}
 
@@ -159,6 +160,7 @@ class Recording:
             tuple(case.noise or 0.0 for case in cases),
             tuple(case.gradients for case in cases),
             tuple(case.end for case in cases),
+            tuple(case.large for case in cases),
         )
 
     @property

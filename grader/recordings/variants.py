@@ -5,6 +5,7 @@ arguments and weights change, which part of the new output counts (`picked`), an
 """
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from grader.recordings.toy_lm import ToyLM
 
 Values = tuple[Any, ...]
 POSITIONS = "n_positions", "max_position_embeddings"  # how many tokens a model is made for
+
+COUNTED = 32  # of the numbers that come out for large ones, about so many count
 
 # Fields that a family may have, and that say nothing in a config of another, each with some value.
 OTHER_FIELDS: dict[str, Any] = {
@@ -164,7 +167,8 @@ class Longer(Taken):
     """More tokens behind the recorded ones; of what comes out for them the last token's counts too.
 
     learnt: how many positions the config has weights for, if it has: each such weight gets more rows. pieces: the
-    argument that says in pieces of which lengths the tokens come, if one does: the new ones are one more piece.
+    argument that says in pieces of which lengths the tokens come, if one does: the new ones are one more piece, and the
+    last of them comes alone.
     """
 
     learnt: int = 0
@@ -184,7 +188,7 @@ class Longer(Taken):
         if self.pieces is None:
             return args
         lengths = args[self.pieces]
-        return _with(args, {self.pieces: [*lengths, self.length - sum(lengths)]})
+        return _with(args, {self.pieces: [*lengths, self.length - sum(lengths) - 1, 1]})
 
     def build(self, build: Mapping[str, Any]) -> Mapping[str, Any]:
         config = build.get("config", {})
@@ -266,6 +270,33 @@ class Zeros(Variant):
         return torch.zeros_like(recorded)
 
 
+@dataclass(frozen=True)
+class Scaled(Variant):
+    """An argument times `factor`, with which the output is as much larger or smaller."""
+
+    argument: int
+    factor: float
+
+    def args(self, args: Values) -> Values:
+        return _with(args, {self.argument: args[self.argument] * self.factor})
+
+    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
+        return recorded * self.factor
+
+
+class Large(Scaled):
+    """An argument times a large number. A few numbers of the output count; end: what the reference gave for them."""
+
+    def picked(self, output: Tensor) -> Tensor:
+        return output.flatten()[:: max(1, output.numel() // COUNTED)]
+
+    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
+        return self.without_end(recorded.flatten()) if end is None else end
+
+    def without_end(self, picked: Tensor) -> Tensor:
+        return picked[:0]
+
+
 class NoWeights(Variant):
     """Every weight 0, with which the output is 0 too."""
 
@@ -278,6 +309,41 @@ class NoWeights(Variant):
 
     def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
         return torch.zeros_like(recorded)
+
+
+@dataclass(frozen=True)
+class Deeper(Variant):
+    """More layers in front of the others, of weights that are all 0: each adds nothing to what it is given.
+
+    field: of the config, how many layers there are. layers: how many. more: how many come to them.
+    """
+
+    @property
+    def own_module(self) -> bool:
+        return True
+
+    field: str
+    layers: int
+    more: int
+
+    def build(self, build: Mapping[str, Any]) -> Mapping[str, Any]:
+        lists = {
+            name: value[:1] * self.more + value
+            for name, value in build["config"].items()
+            if isinstance(value, list) and len(value) == self.layers
+        }
+        return {**build, "config": {**build["config"], **lists, self.field: self.layers + self.more}}
+
+    def weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        layer = re.compile(r"\b(layers|h)\.(\d+)\.")
+        found = {}
+        for name, weight in weights.items():
+            place = layer.search(name)
+            for i in range(self.more) if place and place[2] == "0" else ():
+                found[layer.sub(rf"\g<1>.{i}.", name, count=1)] = torch.zeros_like(weight)
+            own = name if place is None else layer.sub(f"{place[1]}.{int(place[2]) + self.more}.", name, count=1)
+            found[own] = weight
+        return found
 
 
 class Training(Variant):

@@ -42,8 +42,10 @@ class TinyModel(nn.Module):
     def __init__(self, table: Tensor, places: Tensor) -> None:
         super().__init__()
         self.wte, self.wpe = nn.Parameter(table.clone()), nn.Parameter(places.clone())
+        self.modes: list[bool] = []  # whether it was in training mode, in each call
 
     def forward(self, ids: Tensor) -> Tensor:
+        self.modes.append(self.training)
         length = ids.shape[1]
         if length > len(self.wpe):
             raise IndexError(f"the model has {len(self.wpe)} positions, and the text has {length} tokens")
@@ -53,8 +55,9 @@ class TinyModel(nn.Module):
 
 
 def optimizer_of(model: nn.Module, name: str, options: dict[str, Any]) -> Any:
-    """PyTorch's optimizer of this name, of all parameters."""
-    return getattr(torch.optim, name)(model.parameters(), **options)
+    """PyTorch's optimizer of this name, of all parameters, each in a group of its own."""
+    groups = [{"params": [parameter]} for parameter in model.parameters()]
+    return getattr(torch.optim, name)(groups, **options)
 
 
 def trained(
@@ -81,12 +84,12 @@ def trained(
 def kept_in_memory(
     train_step: Any, table: Tensor, places: Tensor, rows: Tensor, name: str, options: dict[str, Any]
 ) -> list[int]:
-    """Whether what train_step returns is a Python float, and whether the model is still in training mode."""
+    """Whether what train_step returns is a Python float, and whether the model was in training mode and still is."""
     with torch.enable_grad():
         model = TinyModel(table.detach(), places.detach())
         optimizer = optimizer_of(model, name, options)
         given = [train_step(model, optimizer, batch.clone()) for batch in rows]
-    return [int(all(type(loss) is float for loss in given)), int(model.training)]
+    return [int(all(type(loss) is float for loss in given)), int(all(model.modes)), int(model.training)]
 
 
 # What a head is worth
@@ -156,15 +159,34 @@ def costs_of_heads(
 ) -> list[float]:
     """What each of the asked heads (layer and head) costs, one after the other in the same model."""
     model = SmallGPT(heads, *weights).eval()
+    model.wte.data.neg_()
+    cost_of_head(model, ids, *asked[0])  # of the same model, before it is trained further
+    model.wte.data.neg_()
     return [float(cost_of_head(model, ids, layer, head)) for layer, head in asked]
 
 
-def numbers_changed(
+def what_changed(
     cost_of_head: Any, ids: Tensor, heads: int, asked: list[list[int]], weights: list[Tensor]
 ) -> list[int]:
-    """How many of the model's numbers are others afterwards."""
-    model = SmallGPT(heads, *weights).eval()
-    before = [parameter.detach().clone() for parameter in model.parameters()]
-    for layer, head in asked:
+    """How many of the model's numbers are others afterwards; how many parameters are, or need a gradient no longer, or
+    now; how many gradients; and how many modules are in another mode."""
+    model = SmallGPT(heads, *weights)
+    own = list(model.parameters())
+    for block in model.h:
+        block.attn.c_proj.weight.requires_grad_(False)
+    for parameter in own:
+        parameter.grad = torch.ones_like(parameter)
+    before, frozen = [parameter.detach().clone() for parameter in own], [not one.requires_grad for one in own]
+    modes = [True, False] if len(asked) > 1 else [True]
+    others = 0
+    for training, (layer, head) in zip(modes, asked, strict=False):
+        model.train(training)
         cost_of_head(model, ids, layer, head)
-    return [sum(int((new != old).sum()) for new, old in zip(model.parameters(), before, strict=True))]
+        others += sum(module.training != training for module in model.modules())
+    after = list(model.parameters())
+    return [
+        sum(int((new != old).sum()) for new, old in zip(after, before, strict=True)),
+        sum(new is not old or new.requires_grad == was for new, old, was in zip(after, own, frozen, strict=True)),
+        sum(one.grad is None or not bool((one.grad == 1).all()) for one in own),
+        others,
+    ]

@@ -262,7 +262,7 @@ GENERATE = Exercise(
     cases=[
         Case("8 new tokens", generation_args(prompt=4, new_tokens=8, n_positions=16)),
         Case("a prompt longer than n_positions", generation_args(11, new_tokens=5, n_positions=8, vocab_size=47)),
-        Case("past n_positions", generation_args(prompt=6, new_tokens=16, n_positions=8)),
+        Case("past n_positions", generation_args(prompt=6, new_tokens=21, n_positions=8)),
         Case("stops at the end token", generation_args(5, 8, 16, ends=lambda token, prompt: token not in prompt)),
         Case("the end token is in the prompt", generation_args(5, 8, 16, ends=lambda token, prompt: token in prompt)),
         Case("the end token is 0", generation_args(5, 8, 16, ends=lambda token, prompt: token == 0)),
@@ -297,17 +297,22 @@ def step_case(
     *left: Any,
     **more: Any,
 ) -> Case:
-    """A case of training. sizes: vocabulary and width; shape: steps, rows and tokens that the model reads."""
+    """A case of training. sizes: vocabulary and width; shape: steps, rows and tokens that the model reads. scale: how
+    large the weights are."""
+    scale = more.pop("scale", 1.0)
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         (V, D), (steps, B, T) = sizes, shape
         B, T = draw.size("B", B, B + 1), draw.size("T", T, T + 1)
-        return [draw.normal(V, D), draw.normal(T, D), draw.tokens(V, steps, B, T + 1), optimizer, options, *left]
+        rows = draw.tokens(V, steps, B, T + 1)
+        if "equal" in name:
+            rows[:, -1] = rows[:, 0]
+        return [scale * draw.normal(V, D), draw.normal(T, D), rows, optimizer, options, *left]
 
     return Case(name, draw_args, **more)
 
 
-KEPT = {"drive": drives.kept_in_memory, "right": lambda *args: [1, 1]}
+KEPT = {"drive": drives.kept_in_memory, "right": lambda *args: [1, 1, 1]}
 TRAIN_STEP = Exercise(
     name="gpt2.train_step",
     solution="train_step",
@@ -318,10 +323,11 @@ TRAIN_STEP = Exercise(
     points=5,
     cases=[
         step_case("two steps of SGD", (7, 3), (2, 3, 5), "SGD", {"lr": 0.5}, 0.0),
-        step_case("gradients are left from before", (6, 4), (1, 2, 4), "SGD", {"lr": 0.2}, 0.75),
+        step_case("gradients are left from before, two rows are equal", (6, 4), (1, 5, 4), "SGD", {"lr": 0.2}, 0.75),
         step_case("three steps of AdamW", (5, 4), (3, 4, 3), "AdamW", {"lr": 0.03, "weight_decay": 0.1}, -0.5),
+        step_case("a loss above 15", (8, 6), (1, 3, 6), "SGD", {"lr": 0.01}, 0.25, scale=6.0),
         step_case(
-            "a Python float comes back, and the model still trains (1: yes)",
+            "a Python float comes back; the model is in training mode, in the step and after it (1: yes)",
             (4, 2),
             (2, 1, 6),
             "AdamW",
@@ -362,12 +368,12 @@ COST_OF_HEAD = Exercise(
         head_case("the same head twice", (2, 6), (9, 2, 5, 3), [[2, 0], [2, 0], [1, 1]], tolerance=Tolerance(1e-3)),
         head_case("texts of two tokens", (5, 2), (7, 5, 2, 1), [[0, 2], [0, 4]], tolerance=Tolerance(1e-3)),
         head_case(
-            "how many of the model's numbers are others afterwards",
-            (2, 4),
+            "what of the model is another afterwards: numbers, parameters, gradients, modules in training mode",
+            (2, 6),
             (8, 3, 2, 2),
             [[1, 1], [0, 2]],
-            drive=drives.numbers_changed,
-            right=lambda *args: [0],
+            drive=drives.what_changed,
+            right=lambda *args: [0, 0, 0, 0],
         ),
     ],
 )

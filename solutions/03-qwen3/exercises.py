@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm
 
 from grader.authoring.drives.generation import (
@@ -221,10 +222,21 @@ DECODER_LAYER = Exercise(
     cases=[
         Case("7 tokens", hidden_and_table(SMALL, 2, 7, start=5), {"config": SMALL}),
         Case("small inputs, another eps", hidden_and_table(OTHER, 3, 8, start=3, scale=0.03), {"config": OTHER}),
-        Case("a Llama", hidden_and_table(LLAMA, 2, 7, start=4), {"config": LLAMA}),
+        Case(
+            "a Llama, tiny inputs and eps",
+            hidden_and_table(LLAMA, 2, 7, start=4, scale=1e-4),
+            {"config": LLAMA | {"rms_norm_eps": 1e-8}},
+        ),
         Case("bfloat16", hidden_and_table(SMALL, 2, 7, start=5), {"config": SMALL}, torch.bfloat16),
     ],
 )
+
+
+def first_and_last(ids: Tensor, vocab_size: int) -> Tensor:
+    """The ids with the first and the last of the vocabulary among them, in the first row."""
+    ids[0, 1], ids[0, 3] = 0, vocab_size - 1
+    return ids
+
 
 MODEL = Exercise(
     name="qwen3.model",
@@ -239,7 +251,9 @@ MODEL = Exercise(
     uses=["qwen3.rope_table"],
     cases=[
         Case("7 tokens", lambda draw: [draw.tokens(53, 2, 7)], {"config": SMALL}),
-        Case("other sizes, another theta", lambda draw: [draw.tokens(47, 1, 14)], {"config": OTHER}),
+        Case(
+            "other sizes, another theta", lambda draw: [first_and_last(draw.tokens(47, 1, 14), 47)], {"config": OTHER}
+        ),
         Case("a Llama, as transformers 5 writes its config", lambda draw: [draw.tokens(53, 2, 7)], {"config": LLAMA}),
     ],
 )

@@ -360,12 +360,13 @@ def verdicts_case(name: str, rows: Sequence[str], size: Sequence[int], times: fl
     return Case(name, draw_args)
 
 
-def counted_case(name: str, rows: Sequence[str], dtype: torch.dtype) -> Case:
-    """A case of the verdicts on whole numbers, with a limit of twice the noise. rows: of reference.COUNTED."""
+def counted_case(name: str, rows: Sequence[str], dtype: torch.dtype, times: int = 1) -> Case:
+    """A case of the verdicts on whole numbers, with a limit of twice the noise. rows: of reference.COUNTED. times: how
+    much larger the right numbers are."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         first = draw.number("the first row", 0, 1, len(rows) - 1)
-        return [*counted_rows(draw, [*rows[first:], *rows[:first]], (4, 8), dtype), 2.0]
+        return [*counted_rows(draw, [*rows[first:], *rows[:first]], (4, 6), dtype, times), 2.0]
 
     return Case(name, draw_args)
 
@@ -396,7 +397,7 @@ VERDICTS = Exercise(
             5.0,
         ),
         verdicts_case(
-            "errors in one number, or in small ones, a limit of twice the noise",
+            "errors in one number, or in small ones, a limit of 2.5 times the noise",
             [
                 "right, all of it in one number",
                 "own, all of it in one number",
@@ -406,10 +407,15 @@ VERDICTS = Exercise(
                 "inherited",
             ],
             (3, 20),
-            2.0,
+            2.5,
         ),
-        verdicts_case("the limit is the noise itself", ["own, a little", "right", "inherited"], (2, 7, 3), 1.0),
-        counted_case("rows that rounding leaves as they are", list(COUNTED)[2:], torch.float32),
+        verdicts_case(
+            "the limit is the noise itself",
+            ["own, a little", "right", "own, all of it in the first token", "inherited"],
+            (2, 7, 3),
+            1.0,
+        ),
+        counted_case("rows of millions that rounding leaves as they are", list(COUNTED)[2:], torch.float32, 100_000),
         counted_case("outputs in bfloat16, just above the limit and just below", list(COUNTED), torch.bfloat16),
     ],
 )

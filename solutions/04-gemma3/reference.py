@@ -41,7 +41,7 @@ def right_verdicts(
 
 
 # What a row of a drawn comparison is like: its scale, an offset, the noise floor, and by how many limits it is off alone
-# and in the whole run; then how the error lies: "even", in "one" number, in the "small" numbers, in the "last" token, or "along" the rounding.
+# and in the whole run; then how the error lies: "even", in "one" number, in the "small" numbers, in the "last" or "first" token, or "along" the rounding.
 ROWS = {
     "right": (1.0, 0.0, 1e-2, 0.4, 0.6, "even"),
     "inherited": (1.0, 0.0, 1e-2, 0.5, 60.0, "even"),
@@ -52,12 +52,13 @@ ROWS = {
     "own, in small numbers": (1e-4, 0.0, 1e-2, 5.0, 5.0, "even"),
     "right, with much noise": (1.0, 0.0, 8e-2, 0.5, 0.5, "even"),
     "own, with little noise": (1.0, 0.0, 1e-4, 6.0, 6.0, "even"),
-    "right, all of it in one number": (1.0, 0.0, 1e-2, 0.5, 0.5, "one"),
+    "right, all of it in one number": (1.0, 0.0, 1e-2, 0.9, 0.9, "one"),
     "own, all of it in one number": (1.0, 0.0, 1e-2, 3.0, 3.0, "one"),
     "right, all of it where numbers are small": (1.0, 0.0, 1e-2, 0.6, 0.6, "small"),
     "right, around a large mean": (1.0, 30.0, 1e-2, 0.5, 0.5, "even"),
     "own, along what rounding does": (1.0, 0.0, 1e-2, 1.15, 1.15, "along"),
     "own, all of it in the last token": (1.0, 0.0, 1e-2, 2.5, 2.5, "last"),
+    "own, all of it in the first token": (1.0, 0.0, 1e-2, 3.5, 3.5, "first"),
     "inherited, with little noise": (1.0, 0.0, 1e-4, 0.3, 7.0, "even"),
 }
 
@@ -72,6 +73,7 @@ def drawn_rows(draw: Draw, names: Sequence[str], size: Sequence[int], times: flo
         ways = {"even": draw.normal(*size), "along": noise, "one": torch.zeros(*size), "small": draw.normal(*size)}
         ways["one"].view(-1)[3] = 1.0
         ways["last"] = torch.cat([torch.zeros(size[0] - 1, *size[1:]), draw.normal(1, *size[1:])])
+        ways["first"] = draw.normal(*size) * (torch.arange(size[-2]) == 0)[:, None]
         ways["small"] = ways["small"] * (exact.abs() <= exact.abs().flatten().kthvalue(exact.numel() // 6).values)
         length = exact.norm() * floor
         rows[0].append(exact)
@@ -93,12 +95,14 @@ COUNTED = {
 }
 
 
-def counted_rows(draw: Draw, names: Sequence[str], size: Sequence[int], dtype: torch.dtype) -> list[list[Tensor]]:
+def counted_rows(
+    draw: Draw, names: Sequence[str], size: Sequence[int], dtype: torch.dtype, times: int
+) -> list[list[Tensor]]:
     """The four outputs of each row in `dtype`, which holds these numbers exactly: exact, rounded, alone, whole."""
     rows: list[list[Tensor]] = [[], [], [], []]
     count = math.prod(size)
     for name in names:
-        exact = (draw.tokens(90, count) + 10) * (2 * draw.tokens(2, count) - 1)
+        exact = times * (draw.tokens(90, count) + 10) * (2 * draw.tokens(2, count) - 1)
         noise = (draw.tokens(9, count) + 1) * (2 * draw.tokens(2, count) - 1)
         limit, least = 2 * noise.flip(0), noise.flip(0).abs().argmin()
         if "nothing is rounded" in name:

@@ -216,7 +216,7 @@ def scale_case(name: str, **changes: Any) -> Case:
     """A case of the scale: a config of V3's widths with some fields changed; None takes a field out."""
     # Nor may the width of a head in other models, hidden_size / heads, be any of the widths here.
     config = {k: v for k, v in (SMALL | {"hidden_size": 33} | changes).items() if v is not None or k == "rope_scaling"}
-    return Case(name, lambda draw: [Config(draw.changed(config, qk_nope_head_dim=(11, 90)))])
+    return Case(name, lambda draw: [Config(draw.changed(config, qk_nope_head_dim=(11, 90)))], tolerance=Tolerance(1e-6))
 
 
 SCALE = Exercise(
@@ -227,7 +227,10 @@ SCALE = Exercise(
     points=4,
     cases=[
         scale_case("as transformers 5 writes it, with the width of the rope channels as head_dim", head_dim=8),
-        scale_case("the same with other numbers", **(OTHER | {"hidden_size": 44})),
+        scale_case(
+            "the same with other numbers",
+            **(OTHER | {"hidden_size": 44, "rope_parameters": OTHER["rope_parameters"] | {"mscale_all_dim": 1.3}}),
+        ),
         scale_case(
             "DeepSeek-V3, as the hub has it",
             rope_parameters=None,
@@ -235,7 +238,7 @@ SCALE = Exercise(
         ),
         scale_case(
             "mscale and mscale_all_dim are not equal",
-            max_position_embeddings=1024,
+            max_position_embeddings=768,
             rope_parameters=YARN | {"mscale": 1.0, "mscale_all_dim": 0.707, "factor": 16.0},
         ),
         scale_case("YaRN without mscale_all_dim", rope_parameters={k: YARN[k] for k in YARN if k != "mscale_all_dim"}),
@@ -244,6 +247,10 @@ SCALE = Exercise(
         scale_case(
             "mscale_all_dim stands there, and rope_type is default",
             rope_parameters={"rope_type": "default", "rope_theta": 500.0, "mscale_all_dim": 1.0, "factor": 4.0},
+        ),
+        scale_case(
+            "mscale_all_dim stands there, and rope_type does not",
+            rope_parameters={"rope_theta": 700.0, "mscale_all_dim": 0.9, "factor": 8.0},
         ),
     ],
 )
@@ -401,7 +408,8 @@ GENERATE = Exercise(
     points=4,
     fixed=FIXED,
     cases=[
-        Case("8 new tokens", generation_args(prompt=4, new_tokens=8)),
+        Case("8 new tokens", generation_args(prompt=4, new_tokens=8, near=True)),
+        Case("the same token 11 times, and no end", generation_args(prompt=5, new_tokens=11, steady=True)),
         Case("one new token", generation_args(prompt=3, new_tokens=1)),
         Case("stops at the first of two end tokens", generation_args(prompt=5, new_tokens=8, stop_at=3)),
         Case("stops at the last of two end tokens", generation_args(prompt=6, new_tokens=8, stop_at=2, last=True)),
@@ -414,7 +422,7 @@ GENERATE = Exercise(
         ),
         Case(
             "tokens read at first, at most later, and not in the text's order",
-            generation_args(prompt=5, new_tokens=7),
+            generation_args(prompt=39, new_tokens=7),
             drive=drives.reading_of_the_text,
             right=lambda toy, ids, *_: [ids.shape[1], 1, 0],
         ),
@@ -431,7 +439,7 @@ GENERATE = Exercise(
 # In how many directions a cache varies
 
 
-def variance_case(name: str, rank: int, sizes: Sequence[int]) -> Case:
+def variance_case(name: str, rank: int, sizes: Sequence[int], mean: float = 0.0) -> Case:
     """A case of the share of a variance. sizes: rows of the first text, rows of the second, numbers in a row."""
     N, M, n = sizes
 
@@ -440,7 +448,7 @@ def variance_case(name: str, rank: int, sizes: Sequence[int]) -> Case:
         both = draw.normal(rows + others, n) * 0.7 ** torch.arange(n) @ torch.linalg.qr(draw.normal(n, n)).Q
         both = both * (0.5 + draw.normal(len(both), 1).abs()) + draw.normal(n)  # some tokens vary more; a mean
         shift = 0.4 * draw.normal(n)  # the second text's mean is another one
-        return rank, both[:rows], both[rows:] + shift
+        return rank, mean + both[:rows], mean + both[rows:] + shift
 
     return Case(name, draw_args, tolerance=Tolerance(1e-4))
 
@@ -453,8 +461,8 @@ VARIANCE = Exercise(
     differentiable=False,
     points=5,
     cases=[
-        variance_case("3 of 7 directions", 3, (40, 25, 7)),
-        variance_case("a single direction", 1, (30, 11, 6)),
+        variance_case("3 of 7 directions", 3, (300, 25, 7)),
+        variance_case("a single direction, a mean of 300", 1, (30, 11, 6), 300.0),
         variance_case("a first text with fewer tokens than channels", 2, (5, 12, 9)),
         variance_case("all directions that 4 tokens have, of 8", 3, (4, 9, 8)),
     ],

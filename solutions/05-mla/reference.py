@@ -63,12 +63,28 @@ def call_attention_with_work(module: Any, x: Tensor, table: Tensor, *_: Any) -> 
     return torch.cat([output.flatten(), output.new_ones(1)])
 
 
+def nearly_equal(toy: Any, text: list[int], new_tokens: int) -> bool:
+    """Whether bfloat16 can't tell the two largest logits apart for one of the new tokens, and float32 can well."""
+    with torch.no_grad():
+        logits = toy(torch.tensor([text[:-1]]))[0, -new_tokens:]
+    largest = logits.topk(2, dim=-1).values
+    other = logits.bfloat16().argmax(dim=-1) != logits.argmax(dim=-1)
+    return bool((other & (largest[:, 0] - largest[:, 1] > 1e-3 * largest[:, 0].abs())).any())
+
+
 def generation_args(
-    prompt: int, new_tokens: int, stop_at: int | None = None, last: bool = False, in_prompt: bool = False
+    prompt: int,
+    new_tokens: int,
+    stop_at: int | None = None,
+    last: bool = False,
+    in_prompt: bool = False,
+    near: bool = False,
+    steady: bool = False,
 ) -> Any:
     """Draws ToyLM, ids [1, prompt], new_tokens, and for `stop_at` two end tokens, of which one comes.
 
-    last: whether it is the last of the two. in_prompt: whether it stands in the prompt as well.
+    last: whether it is the last of the two. in_prompt: whether it stands in the prompt as well. near: whether the two
+    largest logits are nearly equal once. steady: whether every token is the same.
     """
     vocabulary = 47 if last else 61
 
@@ -77,9 +93,13 @@ def generation_args(
         while True:
             toy = random_toy_lm(vocabulary, vocabulary + 3, draw.generator)
             ids = draw.tokens(vocabulary, 1, length)
-            if stop_at is None:
-                return toy, ids, new_tokens, []
+            if steady:
+                toy.token.data[:], toy.position.data[:] = toy.token.data[:1].clone(), 0.0
             written = reference_generate(toy, ids, new_tokens).tolist()
+            if stop_at is None:
+                if not near or nearly_equal(toy, [*ids[0].tolist(), *written], new_tokens):
+                    return toy, ids, new_tokens, []
+                continue
             if not in_prompt or (
                 written[stop_at] in ids[0, :-1].tolist() and written[stop_at] not in written[:stop_at]
             ):

@@ -88,10 +88,12 @@ def work_beyond(experts: Any, x: Tensor, chosen: Tensor, weights: Tensor) -> Ten
 
     The half is for weighted sums that are written as products.
     """
-    needed = chosen.numel() * (experts.gate_up_proj[0].numel() + experts.down_proj[0].numel())
-    with MultiplyAdds() as counter:  # type: ignore[no-untyped-call]
-        experts(x, chosen, weights)
-    return torch.tensor([max(0, counter.total - needed * 3 // 2)])
+    each, beyond = experts.gate_up_proj[0].numel() + experts.down_proj[0].numel(), 0
+    for rows in (len(x), 1):  # one token alone must not be read by more experts, either
+        with MultiplyAdds() as counter:  # type: ignore[no-untyped-call]
+            experts(x[:rows], chosen[:rows], weights[:rows])
+        beyond += max(0, counter.total - chosen[:rows].numel() * each * 3 // 2)
+    return torch.tensor([beyond])
 
 
 def picks_beyond(experts: Any, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:

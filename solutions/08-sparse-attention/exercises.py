@@ -273,6 +273,7 @@ SELECT = Exercise(
         select_case("every score below -1e10", 2, 6, 6, 2, shift=-4e10, scale=1e10),
         select_case("more may be chosen than there are", 2, 5, 7, 12),
         select_case("one of 6 tokens", 2, 6, 6, 1),
+        select_case("one new token of 1,100, of which 70 are chosen", 1, 1, 1100, 70, shift=10.0),
         Case("whole scores, many of them equal, of which any will do", equal_scores, **OF_EQUALS),
         select_case(
             "how many numbers are returned where fewer tokens may be seen",

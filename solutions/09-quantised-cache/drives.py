@@ -43,15 +43,24 @@ def group_codes(quantise_groups: Any, x: Tensor, bits: int, group: int) -> Tenso
     return torch.stack([codes.float(), values])
 
 
+def with_gaps(numbers: Tensor) -> Tensor:
+    """The same numbers in memory with a gap behind each row of the first axis, as a part of a larger tensor has them."""
+    return torch.stack([numbers, 1 - numbers], dim=1)[:, 0]
+
+
 def packed_bytes(made: Any, codes: Tensor, bits: int) -> Tensor:
-    """The bytes into which codes are packed, as int64."""
-    packed = tensor_given(made(bits).pack(codes.to(torch.uint8)), "pack")
+    """The bytes into which codes are packed, as int64. Others are packed by the same object before they are read."""
+    packer, codes = made(bits), codes.to(torch.uint8)
+    packed = tensor_given(packer.pack(with_gaps(codes)), "pack")
+    packer.pack(codes.flip(-1))
     return of_form(packed, "packed", list(packed.shape), torch.uint8).long()
 
 
 def unpacked_codes(made: Any, packed: Tensor, bits: int, n: int) -> Tensor:
-    """The codes that come out of bytes, as int64."""
-    codes = tensor_given(made(bits).unpack(packed.to(torch.uint8), n), "unpack")
+    """The codes that come out of bytes, as int64. Others were packed by the same object before."""
+    packer = made(bits)
+    packer.pack(torch.zeros(*packed.shape[:-1], n + 3, dtype=torch.uint8))
+    codes = tensor_given(packer.unpack(with_gaps(packed.to(torch.uint8)), n), "unpack")
     return of_form(codes, "codes", list(codes.shape), torch.uint8).long()
 
 

@@ -136,11 +136,11 @@ BITS = Exercise(
     differentiable=False,
     points=8,
     cases=[
-        pack_case("pack 4 bits", (3, 6), 4),
+        pack_case("pack 4 bits, rows of 70", (2, 70), 4),
         pack_case("pack 2 bits, a last byte that is not full", (2, 3, 7), 2),
         pack_case("pack 3 bits, across bytes", (2, 2, 8), 3),
         pack_case("pack 1 bit", (4, 13), 1),
-        pack_case("pack 5 bits, a row of 3", (2, 1, 3), 5),
+        pack_case("pack 5 bits, rows of 3, five axes", (2, 1, 2, 1, 3), 5),
         unpack_case("unpack 8 bits", (3, 5), 8),
         unpack_case("unpack 3 bits, a last byte that is not full", (2, 2, 7), 3),
         unpack_case("unpack 2 bits", (2, 9), 2),

@@ -1193,6 +1193,7 @@ def mamba2(
     All of it in float32 (`wide`); the output is cast to v's dtype at the end, the state is not.
     q, k: [B, T, G, d_k], each group for H / G neighbouring heads; v: [B, T, H, d_v], dt: [B, T, H]; A_log, dt_bias, D: [H];
     state: [B, H, d_k, d_v], or None for zeros; it stays as it is -> o [B, T, H, d_v], the state after the last token.
+    T may be 0.
     transformers: mamba2_selective_state_update in nemotron_h, whose state is [B, H, d_v, d_k].
     """
     ### BEGIN SOLUTION
@@ -1236,6 +1237,7 @@ def kimi_delta_rule(
     g = -exp(A_log) * softplus(f + dt_bias), [B, T, H, d_k]; S = diag(exp(g_t)) S before the rest.
     q, k, f: [B, T, H, d_k], v: [B, T, H, d_v], b: [B, T, H]; A_log: [H], dt_bias: [H, d_k]; state: [B, H, d_k, d_v], or
     None for zeros; it stays as it is -> o [B, T, H, d_v] in v's dtype, and the state after the last token, in float32.
+    T may be 0.
     transformers: recurrent_kimi_delta_attention and KimiLinearForgetGate.
     """
     ### BEGIN SOLUTION

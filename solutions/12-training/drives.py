@@ -42,6 +42,7 @@ def ids_of(encode: Any, text: str, merges: list[list[int]]) -> Tensor:
 
 def characters(decode: Any, ids: list[int], merges: list[list[int]]) -> Tensor:
     """The code points of the text that ids stand for."""
+    decode(iter(ids), as_pairs([[right, left] for left, right in merges]))  # other merges, and as many
     text = decode(iter(ids), as_pairs(merges))
     if not isinstance(text, str):
         raise TypeError(f"decode returned a {type(text).__name__}, where a str belongs")
@@ -477,18 +478,29 @@ def before_any_step(
 
 
 def merged(LoRALinear: Any, x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, alpha: float) -> Tensor:
-    """The weights of a layer that was merged twice, as when one saves during training, its bias, and two faults behind them."""
+    """The weights of a layer that was merged twice, as when one saves during training, its bias, and behind them
+    four faults: its bias shares memory, an adapter has another dtype, the base's numbers are others, other names are saved."""
     layer = LoRALinear(linear(weight, bias), len(A), alpha)
     with torch.no_grad():
-        layer.lora_A.copy_(A)
-        layer.lora_B.copy_(B)
+        base, named = [p.clone() for p in layer.base_layer.parameters()], sorted(layer.state_dict())
+        for sign in (-1, 1):  # merged, then trained for a step
+            layer.lora_A.copy_(sign * A)
+            layer.lora_B.copy_(B)
+            if sign < 0:
+                layer.merged()
     first = layer.merged()
     made = layer.merged()
     if not isinstance(made, nn.Linear):
         raise TypeError(f"merged returned a {type(made).__name__}, where an nn.Linear belongs")
     parts = [first.weight.flatten(), made.weight.flatten()] + ([made.bias] if made.bias is not None else [])
     shared = made.bias is not None and made.bias.data_ptr() == layer.base_layer.bias.data_ptr()
-    faults = [float(shared), float(layer.lora_A.dtype != weight.dtype or layer.lora_B.dtype != weight.dtype)]
+    own = [f"base_layer.{name}" for name in ("bias", "weight")[0 if len(bias) else 1 :]]
+    faults = [
+        float(shared),
+        float(layer.lora_A.dtype != weight.dtype or layer.lora_B.dtype != weight.dtype),
+        float(not all(map(torch.equal, base, layer.base_layer.parameters()))),
+        float(named != [*own, "lora_A", "lora_B"]),
+    ]
     numbers = torch.cat([*(part.detach() for part in parts), torch.tensor(faults, dtype=weight.dtype)])
     return numbers + 0 * (x.sum() + A.sum() + B.sum())  # what is merged has no gradient
 
@@ -524,6 +536,7 @@ class Shell(nn.Module):
         self.model.last_norm = nn.Module()
         self.model.last_norm.weight = self.model.norm.weight  # shared, as some models share layers
         self.model.register_buffer("seen", scale.flip(0).clone())  # a part of the state
+        self.model.register_buffer("scale", scale[0].clone())  # a single number
         self.model.register_buffer("cosines", torch.ones(3), persistent=False)  # computed, and no weight
         self.lm_head = nn.Linear(table.shape[1], table.shape[0], bias=False)
         self.lm_head.weight = self.model.embed_tokens.weight if head is None else nn.Parameter(head.clone())
@@ -544,7 +557,11 @@ def saved_values(
     hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, square: Tensor, dtype: str, *heads: Tensor
 ) -> Tensor:
     """The numbers of all tensors, in the order of their names."""
-    given = tensors_given(hub_tensors(shell(table, scale, turned, square, list(heads)), getattr(torch, dtype)))
+    model = shell(table, scale, turned, square, list(heads))
+    for _ in range(2):  # after a step of training once more
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data.neg_()
+        given = tensors_given(hub_tensors(model, getattr(torch, dtype)))
     return torch.cat([given[name].detach().flatten() for name in sorted(given)])
 
 
@@ -561,8 +578,10 @@ def saved_faults(
     hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, square: Tensor, dtype: str, *heads: Tensor
 ) -> Tensor:
     """How many tensors are not contiguous, how many share memory with the model or each other, how many need a gradient,
-    and how many of the model's own weights have another dtype than before."""
+    how many of the model's own weights have another dtype than before, and how many are frozen or lost their gradient."""
     model = shell(table, scale, turned, square, list(heads))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
     given = list(tensors_given(hub_tensors(model, getattr(torch, dtype))).values())
     own, shared = memory_behind([parameter.data for parameter in model.parameters()]), 0
     for tensor in given:
@@ -575,6 +594,7 @@ def saved_faults(
             shared,
             sum(tensor.requires_grad for tensor in given),
             sum(parameter.dtype != table.dtype for parameter in model.parameters()),
-            sum(not parameter.requires_grad for parameter in model.parameters()) + int(not model.training),
+            sum(not p.requires_grad or p.grad is None or not p.grad.all() for p in model.parameters())
+            + int(not model.training),
         ]
     )

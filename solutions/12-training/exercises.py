@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from grader.authoring.kit import ROUNDED_ONCE, Case, Draw, Exercise, Tolerance, with_mistakes
+from grader.authoring.kit import EXACT, ROUNDED_ONCE, Case, Draw, Exercise, Tolerance, with_mistakes
 
 from . import drives, reference
 
@@ -132,6 +132,18 @@ def decode_case(name: str, words: Sequence[str], length: int, count: int, noise:
     return Case(name, draw_args)
 
 
+def chain_case(name: str, count: int) -> Case:
+    """A mark and two lines, then words of which each has a letter more than the one before."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        text = f"\ufeff{'abc'[draw.size('letter', 0, 1, 2)]}\r\n\r\n"
+        ids: list[int] = reference.right_ids(text, []).tolist()
+        merges = [[ids[3], ids[3]], *([256 + i, ids[3]] for i in range(count - 1))]
+        return [[*ids, *range(256, 256 + count)], merges]
+
+    return Case(name, draw_args)
+
+
 DECODE = Exercise(
     name="training.decode",
     solution="decode",
@@ -143,6 +155,7 @@ DECODE = Exercise(
     cases=[
         decode_case("20 words", PLAIN, 20, 40),
         decode_case("characters of several tokens", ["语言", "🙂🙃", "été", "naïve"], 15, 6),
+        chain_case("a byte order mark, ends of lines, and merges of merges, 20 deep", 20),
         decode_case("random bytes, which are no text", PLAIN, 4, 10, noise=60),
         decode_case("special tokens among them", PLAIN, 12, 30, ends=3),
         decode_case("special tokens inside characters", ["语言", "🙂🙃", "été", "naïve"], 10, 4, ends=4),
@@ -347,10 +360,12 @@ SCHEDULE = Exercise(
     drive=drives.rates,
     points=4,
     cases=[
-        rate_case("20 updates, 4 of warm-up", 1, 20, 3e-3, 4, 20, 0.1),
-        rate_case("no warm-up, and 3 updates after the end", 1, 12, 1e-2, 0, 9, 0.25),
-        rate_case("down to 0, and 6 updates after the end", 1, 18, 0.5, 5, 12, 0.0),
+        rate_case("20 updates, 4 of warm-up, a floor of 0.6", 1, 20, 3e-3, 4, 20, 0.6),
+        rate_case("no warm-up, and 16 updates after the end", 1, 25, 1e-2, 0, 9, 0.25),
+        rate_case("down to 0 after a long warm-up, and 6 updates after the end", 1, 18, 0.5, 8, 12, 0.0),
         rate_case("updates 40 to 60 of 100", 40, 60, 2.0, 30, 100, 0.05),
+        rate_case("updates 1,995 to 2,005 of 800,000, 2,000 of warm-up", 1995, 2005, 0.7, 2000, 800_000, 0.15),
+        rate_case("updates 500,500 to 500,505 of 1,000,000", 500_500, 500_505, 1.5, 40, 1_000_000, 0.2),
     ],
 )
 
@@ -611,7 +626,7 @@ DPO = Exercise(
 def tensors_case(name: str, V: int, D: int, width: int, dtype: str, head: bool, **more: Any) -> Case:
     def draw_args(draw: Draw) -> Sequence[Any]:
         V_ = draw.size("V", V, V + 1, V + 2)
-        table = draw.normal(V_, D)
+        table = draw.normal(V_, D, scale=200.0)
         heads = [table.clone() if "same numbers" in name else draw.normal(V_, D)] if head else []
         return [table, draw.normal(D), draw.normal(D, width), draw.normal(D, D), dtype, *heads]
 
@@ -630,8 +645,8 @@ TENSORS = Exercise(
     points=6,
     cases=[
         tensors_case("tied, in float32", 7, 4, 5, "float32", False),
-        tensors_case("a head of its own, in bfloat16", 6, 3, 8, "bfloat16", True),
-        tensors_case("tied, in float16", 5, 6, 4, "float16", False),
+        tensors_case("a head of its own, in bfloat16", 6, 3, 8, "bfloat16", True, tolerance=EXACT),
+        tensors_case("tied, in float16", 5, 6, 4, "float16", False, tolerance=EXACT),
         tensors_case("names and shapes, tied", 9, 5, 3, "float32", False, **NAMES),
         tensors_case("names and shapes, a head of its own with the same numbers", 7, 6, 5, "float32", True, **NAMES),
         tensors_case("names and shapes, a head of its own", 8, 4, 6, "bfloat16", True, **NAMES),

@@ -239,7 +239,7 @@ def right_merged(x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, 
     """In float64, rounded once."""
     whole = weight.double() + alpha / len(A) * B.double() @ A.double()
     rounded = whole.to(weight.dtype).flatten()
-    numbers = torch.cat([rounded, rounded, bias, torch.zeros(2, dtype=weight.dtype)]).detach()
+    numbers = torch.cat([rounded, rounded, bias, torch.zeros(4, dtype=weight.dtype)]).detach()
     return numbers + 0 * (x.sum() + A.sum() + B.sum())  # what is merged has no gradient
 
 
@@ -266,6 +266,7 @@ def right_files(
         "model.norm.weight": scale,
         "model.last_norm.weight": scale,
         "model.seen": scale.flip(0),
+        "model.scale": scale[0],
         "model.up_proj.weight": turned.T,
         "model.q_proj.weight": square,
         **({"lm_head.weight": heads[0]} if heads else {}),

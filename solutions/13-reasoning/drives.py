@@ -50,12 +50,16 @@ def values_voted(majority: Any, groups: list[list[str]]) -> Tensor:
 
 def rated(best_of_n: Any, scores: Tensor, right: Tensor, n: int) -> Tensor:
     """The shares for boolean and for float right ones, which must be the same."""
+    best_of_n(scores, right, n % scores.shape[1] + 1)  # another n comes before
     given = tensor_given(best_of_n(scores, right, n), "best_of_n").float()
     if not torch.allclose(given, tensor_given(best_of_n(scores, right, n), "best_of_n").float(), equal_nan=True):
         raise ValueError(
             "best_of_n gives other shares for the same scores; the docstring wants the mean over all choices"
         )
-    again = tensor_given(best_of_n(scores, right.float(), n), "best_of_n").float()
+    own = right.float()
+    again = tensor_given(best_of_n(scores, own, n), "best_of_n").float()
+    if not torch.equal(own, right.float()):
+        raise ValueError("best_of_n changes the caller's `right`")
     return torch.where(given == again, given, torch.nan)
 
 

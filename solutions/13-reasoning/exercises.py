@@ -55,7 +55,7 @@ FILTERS = Exercise(
     differentiable=False,
     points=6,
     cases=[
-        filter_case("temperature 0.6 alone", (3, 11), 0.6),
+        filter_case("temperature 0.05 alone", (3, 11), 0.05, scale=0.2),
         filter_case("top-k of 4", (2, 3, 13), 1.3, 4),
         filter_case("top-k of 2, where three are the largest", (3, 9), 0.9, 2, make=with_ties),
         filter_case("top-k of 40 among 12 tokens", (2, 12), 0.7, 40),
@@ -69,7 +69,7 @@ FILTERS = Exercise(
         filter_case("min-p of 1 keeps one token", (3, 7), 0.85, 0, 1.0, 1.0),
         filter_case("all four", (2, 2, 17), 1.2, 8, 0.95, 0.2),
         filter_case("300 tokens", (2, 300), 0.7, 20, 0.97, 0.02),
-        filter_case("large logits", (2, 7), 1.0, 3, 0.6, scale=300.0),
+        filter_case("large logits, all far below 0", (2, 7), 0.02, 3, 0.6, make=lambda logits: logits - 300),
         filter_case("bfloat16", (3, 18), 0.8, 5, 0.85, 0.05, dtype=torch.bfloat16, tolerance=Tolerance(1e-4)),
     ],
 )
@@ -101,7 +101,7 @@ PASS = Exercise(
     axes="question raised_ValueError/share",
     cases=[
         pass_case("k = 1", (10, 3, 1), (7, 5, 1)),
-        pass_case("k = 3 and 4", (8, 2, 3), (9, 7, 4), (20, 6, 4)),
+        pass_case("k = 3, 4 and 10", (8, 2, 3), (8, 2, 4), (9, 7, 4), (20, 6, 4), (20, 8, 10)),
         pass_case("none or all are right", (6, 0, 6), (5, 5, 2), (12, 4, 3)),
         pass_case("all answers are chosen", (5, 2, 5), (11, 3, 10), (13, 4, 2)),
         pass_case("2,000 answers", (2000, 30, 200), (1500, 2, 700)),
@@ -213,7 +213,12 @@ VOTE = Exercise(
     axes="group has/numerator/denominator",
     uses=["reasoning.extract"],
     cases=[
-        Case("three of five agree", lambda draw: [group_of(draw, "#{a};", "#{b};", "#{a};", "#{b};", "1,{a}#{a};")]),
+        Case(
+            "three of five agree, and 40 of 73",
+            lambda draw: [
+                [*group_of(draw, "#{a};", "#{b};", "#{a};", "#{b};", "1,{a}#{a};"), ["#1;"] * 33 + ["#2;"] * 40]
+            ],
+        ),
         Case(
             "an answer of 0",
             lambda draw: [[*group_of(draw, "#{a};", "#0;", "#{b};", "#{b};"), ["#0;", "#7;", "#0.0;"]]],
@@ -227,11 +232,22 @@ VOTE = Exercise(
             lambda draw: [[*group_of(draw, "x;", "x;", "#{a};", "#{b}", "#{b}", "#{b}", "x;"), ["x;", "#1"], []]],
         ),
         Case(
-            "a tie goes to the value that came first", lambda draw: [group_of(draw, "#{b};", "#{a};", "#{a};", "#{b};")]
+            "a tie goes to the value that came first, and -3 is not 3",
+            lambda draw: [
+                [
+                    *group_of(draw, "#{b};", "#{a};", "#{a};", "#{b};"),
+                    *group_of(draw, "#-{a};", "#{a};", "#{b};", "#{a};", "#-{a};", "#{b};", "#{b};"),
+                ]
+            ],
         ),
         Case(
             "values that differ behind the point alone",
-            lambda draw: [group_of(draw, "#{b};", "#{a}.5;", "#{a};", "#{a}1/2;", "#{a}.50;", "#{a}.25;", "#{b}/3;")],
+            lambda draw: [
+                [
+                    *group_of(draw, "#{b};", "#{a}.1;", "#{a};", "#{a}1/2;", "#{a}.10;", "#{a}.25;", "#{b}/3;"),
+                    *group_of(draw, "#{a}/3;", "#{a}.1234567;", "#{a};", "#{a}.12345670;", "#{b}.1234567;"),
+                ]
+            ],
         ),
         Case("all say something else", lambda draw: [group_of(draw, "#{b}1;", "#{a};", "#{b};", "#3{a};")]),
     ],
@@ -244,7 +260,9 @@ def group_of(draw: Draw, *texts: str) -> list[list[str]]:
     return [[text.format(a=a, b=b) for text in texts], [text.format(a=b, b=a) for text in texts[1:]]]
 
 
-def scores_case(name: str, questions: int, answers: int, n: int, levels: int = 0, even: bool = False) -> Case:
+def scores_case(
+    name: str, questions: int, answers: int, n: int, levels: int = 0, even: bool = False, scale: float = 1.0
+) -> Case:
     """Scores of several answers. levels: how many different ones there are; 0: all differ. even: right ones have 1."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
@@ -253,7 +271,7 @@ def scores_case(name: str, questions: int, answers: int, n: int, levels: int = 0
         scores = torch.rand(shape, generator=draw.generator)
         if levels:
             scores = torch.randint(levels, shape, generator=draw.generator) / levels - 0.5
-        return [right.float() if even else scores, right, n]
+        return [right.float() if even else scale * scores, right, n]
 
     return Case(name, draw_args)
 
@@ -274,7 +292,7 @@ BEST = Exercise(
         scores_case("three different scores, best of 4 among 9", 5, 9, 4, levels=3),
         scores_case("all scores equal", 4, 5, 2, levels=1),
         scores_case("a perfect verifier is pass@k", 7, 10, 5, even=True),
-        scores_case("best of 32 among 64", 3, 64, 32),
+        scores_case("best of 60 among 140, scores of 1e-9", 3, 140, 60, scale=1e-9),
     ],
 )
 
@@ -374,11 +392,11 @@ MASK = Exercise(
     points=4,
     axes="B T",
     cases=[
-        mask_case("padding is the end token", [3, 6, 1], 6, 4, 4),
+        mask_case("padding is the end token, 300 times", [3, 6, 1], 300, 4, 4),
         mask_case("padding is another token", [2, 5, 4], 7, 9, 0),
         mask_case("more tokens after the end", [4, 1, 2], 5, 3),
-        mask_case("one answer was cut off", [9, 2, 4], 4, 7, 7),
-        mask_case("all answers were cut off", [19, 19], 9, 5),
+        mask_case("one answer of nine was cut off", [9, 2, 4, 1, 3, 2, 4, 1, 3], 4, 7, 7),
+        mask_case("all answers were cut off, after 530 tokens", [999, 999], 530, 5),
         mask_case("the end token is 0", [2, 4], 5, 0, 0),
     ],
 )

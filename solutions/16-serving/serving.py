@@ -645,7 +645,8 @@ class PrefixIndex:
         ### END SOLUTION
 
     def add(self, tokens: Sequence[int], blocks: Sequence[int]) -> None:
-        """Know the full blocks of a text that is in memory. A hash that is taken stays as it is."""
+        """Know the full blocks of a text that is in memory: the first of them, where there are fewer blocks than that. A
+        hash that is taken stays as it is."""
         ### BEGIN SOLUTION
         for i, (name, block) in enumerate(zip(self.hashes(tokens, self.block_size), blocks, strict=False)):
             if name not in self.block_of:

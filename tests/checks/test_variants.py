@@ -149,6 +149,14 @@ def short_cut_for_one_token_of_one_row(module: Any, x: Tensor) -> Tensor:
     return x if x.shape[:2] == (1, 1) else right(module, x)
 
 
+def clamped(module: Any, x: Tensor) -> Tensor:
+    return right(module, x).clamp(-1e4, 1e4)
+
+
+def wrong_for_many_rows(module: Any, x: Tensor) -> Tensor:
+    return right(module, x[:1].expand_as(x) if len(x) > 8 else x)
+
+
 TABLES: dict[int, Tensor] = {}
 
 
@@ -166,6 +174,8 @@ def kept_by_length(module: Any, x: Tensor) -> Tensor:
         (views, "an input that lies in memory in another order"),
         (short, "come out wrong"),
         (hides_with_a_number, "the first tokens change where those behind them are very large"),
+        (clamped, "with much larger inputs it is wrong"),
+        (wrong_for_many_rows, "with the rows of the batch in another order"),
         (keeps_its_mask, "no longer so once the same module was used for something else"),
         (kept_by_length, "which ran before, it is another"),
         (short_cut_for_one_token_of_one_row, "the first token alone gives something else"),
@@ -271,6 +281,103 @@ def test_a_case_loses_its_points_where_it_is_right_and_a_property_of_it_is_not(m
 def test_no_property_is_told_of_a_case_whose_output_is_wrong(mixer: Recording) -> None:
     verdict = examine_here(mixer, "toy.mixer", with_forward(lambda module, x: 2 * dropout(module, x)))
     assert "in training mode" not in to_text(report(verdict))
+
+
+class Stack(nn.Module):
+    """Layers that add a linear map of what they are given, as many as the config says, to x [B, T, width] + table."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.num_hidden_layers))
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        x = x * table
+        for layer in self.layers:
+            x = x + layer(x)
+        return x
+
+
+def stack_case(name: str, length: int) -> Case:
+    build = {"config": {"width": 5, "num_hidden_layers": 2}}
+    return Case(name, lambda draw: [draw.normal(2, length, 5), draw.normal(length, 5)], build)
+
+
+@pytest.fixture(scope="module")
+def stack() -> Recording:
+    cases = [stack_case("6 tokens", 6), stack_case("4 tokens", 4)]
+    return recorded(Exercise("toy.stack", "Stack", Stack, cases, axes="B T D"), Stack)
+
+
+def told_of(recording: Recording, exercise: str, program: Any) -> str:
+    verdict = examine_here(recording, exercise, program)
+    assert not verdict.right
+    return " ".join(to_text(report(verdict)).split())
+
+
+def test_every_layer_of_a_deeper_model_runs(stack: Recording) -> None:
+    class Ten(Stack):
+        def forward(self, x: Tensor, table: Tensor) -> Tensor:
+            x = x * table
+            for layer in list(self.layers)[:10]:
+                x = x + layer(x)
+            return x
+
+    assert v.Deeper in asked(stack, "toy.stack")
+    assert "with more layers in front, whose weights are all 0" in told_of(stack, "toy.stack", Ten)
+
+
+def test_a_second_call_reads_its_own_arguments(stack: Recording) -> None:
+    class Keeps(Stack):
+        def forward(self, x: Tensor, table: Tensor) -> Tensor:
+            kept = self.__dict__.setdefault("kept", table)
+            return super().forward(x, kept if kept.shape == table.shape else table)
+
+    assert "another output in a second run" in told_of(stack, "toy.stack", Keeps)
+
+
+def test_an_argument_that_only_scales_the_output_is_no_number_to_cut() -> None:
+    def product(x: Tensor, weights: Tensor) -> Tensor:
+        return x * weights
+
+    def cuts(x: Tensor, weights: Tensor) -> Tensor:
+        return torch.where(weights.abs() > 1e-2, x * weights, 0.0)
+
+    cases = [
+        Case(str(n), lambda draw, n=n: [draw.normal(n, 3), 1 + draw.normal(n, 3).abs()])  # type: ignore[misc]
+        for n in (2, 5)
+    ]
+    recording = recorded(Exercise("toy.product", "product", product, cases, function=True), product)
+    assert "with its argument number 2 times 0.001" in told_of(recording, "toy.product", cuts)
+
+
+def test_what_is_kept_under_some_numbers_alone_is_wrong() -> None:
+    def bytes_of(config: Config, tokens: int) -> int:
+        return int(config.width * config.heads * config.size * tokens)
+
+    def case(name: str, width: int, heads: int, size: int, tokens: int) -> Case:
+        return Case(name, lambda draw: [Config({"width": width, "heads": heads, "size": size}), tokens])
+
+    cases = [case("one", 7, 3, 2, 5), case("two", 11, 5, 4, 9), case("three", 13, 2, 8, 4), case("four", 6, 9, 1, 3)]
+    recording = recorded(Exercise("toy.bytes", "bytes_of", bytes_of, cases, function=True), bytes_of)
+    kept: dict[Any, int] = {}
+
+    def keeps(config: Config, tokens: int) -> int:
+        return kept.setdefault((config.width, config.heads, tokens), bytes_of(config, tokens))
+
+    assert examine_here(recording, "toy.bytes", bytes_of).right
+    assert not examine_here(recording, "toy.bytes", keeps).right
+
+
+def test_what_is_changed_in_place_without_gradients_is_told() -> None:
+    def total(parts: list[Tensor]) -> Tensor:
+        return parts[0] + parts[1]
+
+    def changes(parts: list[Tensor]) -> Tensor:
+        return parts[0] + parts[1] if torch.is_grad_enabled() else parts[0].add_(parts[1])
+
+    cases = [Case(str(n), lambda draw, n=n: [[draw.normal(n), draw.normal(n)]]) for n in (3, 4)]  # type: ignore[misc]
+    recording = recorded(Exercise("toy.total", "total", total, cases, function=True), total)
+    assert "the input `parts` was modified in place" in told_of(recording, "toy.total", changes)
 
 
 def test_a_program_that_changes_its_configs_lists_is_told() -> None:

@@ -17,7 +17,7 @@ from grader.checks.judge.known_mistakes import Suspects, known_in, suspects
 from grader.checks.judge.measured import measured
 from grader.checks.judge.torch_errors import hint_for
 from grader.checks.judge.transcript import EVENTS
-from grader.checks.judge.variants import Right, with_variants
+from grader.checks.judge.variants import right_in, with_variants
 from grader.checks.judge.verdict import UNKNOWN, CaseVerdict, Finding, Verdict
 from grader.checks.observation import Fed, Observation, PartKey, Problem, Replaced
 from grader.recordings.answers import Answer
@@ -70,8 +70,7 @@ def judge(
     seen = []
     for i, verdict in enumerate(mark_insensitive(cases, answer, by_case)):
         wrong = gradient_finding(task, answer, i, by_case[verdict.name], unfinished) if right[i] else None
-        end = answer.ends[i] if answer.ends else None
-        asked = Right(answer.outputs[i], answer.tolerances[i], end)
+        asked = right_in(answer, i)
         verdict = _with_gradients(verdict, wrong)
         asks = verdict.right and not named  # a known mistake that explains the wrong cases is told alone
         seen.append(with_variants(verdict, task.cases[i], by_case[verdict.name], asked) if asks else verdict)

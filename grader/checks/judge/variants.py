@@ -8,6 +8,7 @@ from torch import Tensor
 from grader.checks.judge.verdict import CaseVerdict, Finding
 from grader.checks.observation import LeftBehind, Observation, Varied
 from grader.recordings import variants as v
+from grader.recordings.answers import Answer
 from grader.recordings.tasks import TaskCase
 from grader.tolerance import Tolerance, agree
 
@@ -19,11 +20,23 @@ LEFT_BEHIND = Finding(
 
 @dataclass(frozen=True)
 class Right:
-    """What is right in a case, how near to it, and what the reference gave for the last of more tokens."""
+    """What is right in a case, how near to it, and what the reference gave for the last of more tokens, and for a
+    large input."""
 
     output: Tensor
     tolerance: Tolerance
     end: Tensor | None = None
+    large: Tensor | None = None
+
+    def of(self, variant: v.Variant) -> Tensor:
+        """What the part that counts of a variant's output must be."""
+        return variant.wanted(self.output, self.large if isinstance(variant, v.Large) else self.end)
+
+
+def right_in(answer: Answer, case: int) -> Right:
+    """What is right in the case of that number."""
+    end, large = (each[case] if each else None for each in (answer.ends, answer.large))
+    return Right(answer.outputs[case], answer.tolerances[case], end, large)
 
 
 def with_variants(verdict: CaseVerdict, case: TaskCase, observation: Observation, right: Right) -> CaseVerdict:
@@ -39,7 +52,7 @@ def with_variants(verdict: CaseVerdict, case: TaskCase, observation: Observation
         if isinstance(variant, v.Moved):
             verdict = replace(verdict, remarks=(*verdict.remarks, *_elsewhere(varied)))
             continue
-        finding = _finding(variant, varied, variant.wanted(right.output, right.end), right.tolerance)
+        finding = _finding(variant, varied, right.of(variant), right.tolerance)
         if finding is not None:
             return replace(verdict, right=False, exact=False, finding=finding)
     return verdict
@@ -78,6 +91,12 @@ def _finding(variant: v.Variant, varied: Varied, wanted: Tensor, tolerance: Tole
 
 def told(variant: v.Variant) -> tuple[str, str]:
     """What is wrong where a variant's output is, after "the output is right, but", and where to look."""
+    if type(variant) is v.Scaled:
+        return (
+            f"with its argument number {variant.argument + 1} times {variant.factor:g}, it is not {variant.factor:g}"
+            " times what it was",
+            "Is a value clamped, a small one left out, or the argument normalised? Nothing of the kind is asked for.",
+        )
     if isinstance(variant, v.Longer | v.SameLength | v.LargerMask):
         return _told_of_length(variant)
     return _TOLD[type(variant)]
@@ -139,9 +158,18 @@ _TOLD: dict[type[v.Variant], tuple[str, str]] = {
         "an input of zeros does not give zeros",
         "A score of 0 is a score like any other: what is hidden is known by its place, not by its value.",
     ),
+    v.Large: (
+        "with much larger inputs it is wrong",
+        "Is a value clamped that has no bounds, or does one overflow, as `exp` does beyond 88? The inner values of"
+        " trained models reach thousands.",
+    ),
     v.NoWeights: (
         "weights of 0 do not give zeros",
         "A score of 0 is a score like any other: what is hidden is known by its place, not by its value.",
+    ),
+    v.Deeper: (
+        "with more layers in front, whose weights are all 0, it is another",
+        "Does every layer of the config run, and read what it needs from the list of its own number?",
     ),
     v.Training: (
         "in training mode it is another",

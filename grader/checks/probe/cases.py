@@ -4,6 +4,7 @@ A probe runs learner's code and knows no answers: it returns tensors, and what s
 stopped. Whether they are right is for the judge, which runs elsewhere or later.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,12 @@ from grader.checks.observation import Observation, Problem
 from grader.checks.probe.building import build_module
 from grader.checks.probe.nan import find_first_nan, has_nan
 from grader.checks.probe.running import Stopped, changed_argument, changed_field, fresh_args, quietly, unseen, use
-from grader.checks.probe.second_run import function_again, module_again, use_for_other_numbers
+from grader.checks.probe.second_run import (
+    function_again,
+    module_again,
+    use_for_each_other_number,
+    use_for_other_numbers,
+)
 from grader.checks.probe.values import canonical_output, kind_of, module_output, taken
 from grader.checks.probe.variants import vary
 from grader.devices import device_of
@@ -38,6 +44,7 @@ def probe_each(task: Task, target: Any, *, outputs_only: bool = False) -> Iterat
         return
     if not outputs_only:
         use_for_other_numbers(task, task.cases[0], target)
+        use_for_each_other_number(task, target)
     for case in task.cases:
         yield _observe(task, case, target, further=not outputs_only)
 
@@ -75,7 +82,9 @@ def _run(task: Task, case: TaskCase, target: Any) -> tuple[Observation, Any]:
     device = device_of(used)
     args = fresh_args(case, device)
     if task.function:
-        output = taken(canonical_output(use(task, case, used, *args), device))
+        # Gradients count in the second run; here what needs none may be changed in place, and that is seen.
+        with torch.no_grad() if task.differentiable else contextlib.nullcontext():
+            output = taken(canonical_output(use(task, case, used, *args), device))
     else:
         with torch.no_grad():
             output = taken(module_output(use(task, case, used, *args), device))

@@ -96,12 +96,21 @@ def changed_argument(task: Task, case: TaskCase, target: Any, given: Sequence[An
     given: what the target, or the drive, was called with.
     """
     for position, (old, new) in enumerate(zip(case.args, given, strict=True)):
-        if isinstance(old, Tensor):
-            if not torch.equal(torch.nan_to_num(old.to(new.device)), torch.nan_to_num(new)):
+        if isinstance(old, Tensor | list):
+            if not _same(old, new):
                 return f"the input {_name_of(task, case, target, position)}"
         elif isinstance(old, Mapping) and (field := changed_field(old, new)):
             return f"the config's `{field}`"
     return None
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Whether a tensor, or a list that may hold some, is what it was."""
+    if isinstance(old, list):
+        return isinstance(new, list) and len(old) == len(new) and all(map(_same, old, new))
+    if isinstance(old, Tensor):
+        return isinstance(new, Tensor) and torch.equal(torch.nan_to_num(old.to(new.device)), torch.nan_to_num(new))
+    return bool(old == new)
 
 
 def changed_field(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:

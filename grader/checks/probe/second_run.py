@@ -3,7 +3,8 @@
 What one text leaves behind for the next shows here, and so does what no gradient flows through.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,48 @@ def use_for_other_numbers(task: Task, case: TaskCase, target: Any) -> None:
     """
     for change in (_other, _other_float):
         _use_changed(task, case, target, change)
+
+
+def use_for_each_other_number(task: Task, target: Any) -> None:
+    """Use a function of a config or of measures with one of their numbers changed, for each of them, in each case.
+
+    A program that keeps its answers under some of the numbers alone has kept wrong ones.
+    """
+    with quietly([]), unseen():
+        for number, case in enumerate(task.cases if task.function else ()):
+            if all(map(_is_plain, case.args)) and any(isinstance(arg, Config | float) for arg in case.args):
+                for kind in (float, int):  # an int may say how many calls there are
+                    changed = list(_one_changed(list(case.args), kind))
+                    first = number % max(1, len(changed))  # what comes first is kept: another number in each case
+                    for args in changed[first:] + changed[:first]:
+                        with contextlib.suppress(Stopped):
+                            use(task, case, target, *args)
+
+
+def _is_plain(arg: Any) -> bool:
+    """Whether an argument is a config or a number."""
+    return isinstance(arg, Config | int | float)
+
+
+def _one_changed(value: Any, kind: type) -> Iterator[Any]:
+    """What a list or a mapping is where one number of a kind in it is another, for each of them."""
+    if isinstance(value, Config):
+        yield from map(Config, _one_changed(dict(value), kind))
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            for other in _one_changed(one, kind):
+                yield {**value, name: other}
+    elif isinstance(value, list):
+        for place, one in enumerate(value):
+            for other in _one_changed(one, kind):
+                yield [*value[:place], other, *value[place + 1 :]]
+    elif isinstance(value, bool):
+        if kind is int:
+            yield not value
+    elif isinstance(value, float) and kind is float:
+        yield 1.5 * value
+    elif isinstance(value, int) and kind is int:
+        yield value + 1
 
 
 def _use_changed(task: Task, case: TaskCase, target: Any, change: Callable[[Any], Any]) -> None:
@@ -64,7 +107,8 @@ def module_again(task: Task, case: TaskCase, target: Any) -> dict[str, Any]:
     """Of an observation, what a second run shows, in a new module that was first used for other cases.
 
     Only cases with the same build arguments can come first: one of another shape where there is one, and then the case
-    itself, used in the same way. What a module keeps from one text for the next shows after the one or the other.
+    itself with other numbers, used in the same way. What a module keeps from one text for the next shows after the one
+    or the other.
     """
     try:
         module, _ = build_module(target, case)
@@ -92,15 +136,19 @@ def function_again(task: Task, case: TaskCase, target: Any) -> dict[str, Any]:
 
 
 def _use_before(task: Task, case: TaskCase, module: nn.Module) -> None:
-    """Use the module for another case, and for this one: whatever that gives, it must not show in what comes after."""
-    alike = [c for c in task.cases if c is not case and c.build == case.build and c.dtype == case.dtype]
-    others = [next((c for c in alike if _shapes(c) != _shapes(case)), alike[0])] if alike else []
-    for other in (*others, case):
-        try:
-            with torch.no_grad():
+    """Use the module for another case, and for this one with other numbers: whatever that gives, it must not show in
+    what comes after."""
+    alike = [c for c in task.cases if c.build == case.build and c.dtype == case.dtype]
+    others = [c for c in alike if c is not case]
+    if any(c.drive == case.drive for c in alike[: alike.index(case)]):  # what comes in between was seen there
+        others = []
+    others = [next((c for c in others if _shapes(c) != _shapes(case)), others[0])] if others else []
+    with torch.no_grad():
+        for other in others:
+            with contextlib.suppress(Stopped):  # told where that case is judged
                 use(task, other, module, *fresh_args(other, device_of(module)))
-        except Stopped:  # told where that case is judged
-            pass
+        with contextlib.suppress(Stopped):
+            use(task, case, module, *tree_map(_other, fresh_args(case, device_of(module))))
     torch.default_generator.manual_seed(1)
 
 

@@ -20,12 +20,12 @@ from grader.recordings import variants as v
 from grader.recordings.tasks import Task, TaskCase, configured
 from grader.tolerance import agree
 
-# What is asked at once, since all of it must give the same: only where it does not, one after the other. The last use
-# the module up.
+# What is asked at once, since all of it must give the same, or rows of it: only where it does not, one after the other.
+# The last use the module up.
 AT_ONCE: tuple[tuple[type[v.Variant], ...], ...] = (
-    (v.Vocabulary, v.Fields, v.Moved),
+    (v.Vocabulary, v.Fields, v.Moved, v.SameRow),
     (v.Loud,),
-    (v.Strided, v.Training, v.Again, v.Copied),
+    (v.Rows, v.Strided, v.Training, v.Again, v.Copied),
 )
 
 
@@ -76,7 +76,8 @@ class _Asking:
             used = self._copy() if v.Copied in kinds else self._module(group[0], case, v.Moved in kinds)
             output = self._output(group, case, used)
             if agree(output, reduce(lambda out, one: one.wanted(out), group, self.own)):
-                return dict.fromkeys(group, Varied(output))
+                rows = [one for one in group if isinstance(one, v.Taken)]  # of which others than the recorded came out
+                return {one: Varied(one.wanted(self.own) if rows and one not in rows else output) for one in group}
         except (Stopped, RuntimeError, IndexError):  # told of the one that it is due to
             pass
         return {one: self.asked(one) for one in group}
@@ -171,6 +172,8 @@ class _Asking:
         case: as the variants ask it.
         """
         device, kinds = device_of(used), {type(one) for one in variants}
+        if v.Again in kinds:
+            self._use_for_another(case, used, device)
         torch.default_generator.manual_seed(2)
         if v.Training in kinds:
             used.train()
