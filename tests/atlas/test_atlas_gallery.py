@@ -148,7 +148,7 @@ def test_a_phone_shows_both_columns_of_a_comparison_and_where_facts_are_from(pag
     cut = "[...document.querySelectorAll('td')].filter(cell => cell.getBoundingClientRect().right > 390).length"
     assert page.evaluate(cut) == 0
     page.goto(site.joinpath("models/deepseek-v3.2.html").as_uri())
-    assert page.get_by_text("rope_scaling", exact=True).is_visible() and page.evaluate(cut) == 0
+    assert page.get_by_text("rope_scaling", exact=True).first.is_visible() and page.evaluate(cut) == 0
 
 
 def test_the_keyboard_keeps_its_place_when_models_are_picked(page: Page) -> None:
