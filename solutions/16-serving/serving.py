@@ -620,7 +620,7 @@ measured("serving.changed", stay[16, 100])
 #
 # The index knows the block of each hash. Two things must not go wrong. First, a hash is not an equality. With 8 bytes a collision by chance is rare, but a shorter or weaker hash, or one that somebody can compute in order to collide, hands a user the keys of another user's text; vLLM made its hash harder to foresee for that reason (<a href="https://github.com/vllm-project/vllm/pull/12621">vllm-project/vllm#12621</a>), and Megatron-LM replaced one whose collisions anybody could compute (<a href="https://github.com/NVIDIA/Megatron-LM/pull/4158">NVIDIA/Megatron-LM#4158</a>). The cure is cheap: remember the tokens, and compare. Second, a block that has become free must leave the index, since its contents will be overwritten.
 #
-# And one thing is easily forgotten: a text that is found *whole* still needs its last token read, because the pass must give logits for something (<a href="https://github.com/vllm-project/vllm/issues/3239">vllm-project/vllm#3239</a>, <a href="https://github.com/GeeeekExplorer/nano-vllm/issues/144">GeeeekExplorer/nano-vllm#144</a>). So at least one token is left over.
+# And one thing is easily forgotten: a text that is found *whole* still needs its last token read, because the pass must give logits for something (<a href="https://github.com/vllm-project/vllm/pull/3239">vllm-project/vllm#3239</a>, <a href="https://github.com/GeeeekExplorer/nano-vllm/issues/144">GeeeekExplorer/nano-vllm#144</a>). So at least one token is left over.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -693,7 +693,7 @@ check("serving.prefix", PrefixIndex)
 #
 # Requests wait in a queue, in the order of their arrival. Some are *running*: they have a table and are read in passes. A request leaves when its answer is done, or when its user has closed the window.
 #
-# And there is a third way. Texts grow, and all blocks may be taken while the oldest user needs one more. Then the request that began last is *preempted*: it loses all of its blocks and goes back to the head of the queue, since everybody there came later. What it has written so far stays with it. When it gets its turn again, it reads prompt *and* answer as if both were a prompt, and goes on. Programs that read only the prompt again give a broken answer (<a href="https://github.com/vllm-project/vllm/issues/16832">vllm-project/vllm#16832</a>), and programs that put it at the end of the queue let it wait twice (<a href="https://github.com/vllm-project/vllm/issues/41951">vllm-project/vllm#41951</a>).
+# And there is a third way. Texts grow, and all blocks may be taken while the oldest user needs one more. Then the request that began last is *preempted*: it loses all of its blocks and goes back to the head of the queue, since everybody there came later. What it has written so far stays with it. When it gets its turn again, it reads prompt *and* answer as if both were a prompt, and goes on. A program that read only the prompt again went on with a broken answer (<a href="https://github.com/PaddlePaddle/FastDeploy/pull/3080">PaddlePaddle/FastDeploy#3080</a>). And the place in the queue must be kept, too: where vLLM has a queue with priorities, a preempted request is sorted in as if it had never run, and one that has not begun may overtake it (<a href="https://github.com/vllm-project/vllm/issues/41951">vllm-project/vllm#41951</a>).
 #
 # <details><summary>Hint</summary>
 #
@@ -778,7 +778,7 @@ check("serving.queue", Queue)
 # ### Exercise 10 · The scheduler
 # difficulty ●●●●○ · importance ●●●●● · 25 minutes
 #
-# Before each pass the scheduler decides how many tokens of which requests are read. A pass has a *token budget*, because its duration grows with its tokens, and everybody in it waits for its end. A prompt that is longer than what is left of the budget is read in several passes, in chunks, while the others go on writing (*chunked prefill*, Agrawal et al., *Sarathi-Serve*, 2024). Without chunks, the answers of all users stand still while one long prompt is read: a server's decoding was seen to fall from 270 tokens a second to 6.6 (<a href="https://github.com/local-inference-lab/vllm/issues/541">local-inference-lab/vllm#541</a>).
+# Before each pass the scheduler decides how many tokens of which requests are read. A pass has a *token budget*, because its duration grows with its tokens, and everybody in it waits for its end. A prompt that is longer than what is left of the budget is read in several passes, in chunks, while the others go on writing (*chunked prefill*, Agrawal et al., *Sarathi-Serve*, 2024). Without chunks, the answers of all users stand still while one long prompt is read. With chunks it depends on how long a pass with a chunk takes: on one server, in spite of chunks, an answer slowed down from 270 tokens a second to 6.6 while a prompt of 65,535 tokens was read (<a href="https://github.com/local-inference-lab/vllm/issues/541">local-inference-lab/vllm#541</a>). So the budget is what matters, and you will choose one at the end.
 #
 # The rules, as in vLLM's scheduler:
 #
