@@ -189,7 +189,7 @@ def right_hashes(tokens: Sequence[int], block_size: int) -> list[int]:
 
 def right_index(block_size: int, weak: int, steps: Sequence[Sequence[Any]]) -> list[int]:
     """A list of what is known: names, beginnings and blocks."""
-    name_of = (transformers_hashes, weak_hashes, weak_at_the_end)[weak]
+    name_of = (transformers_hashes, weak_hashes, weak_at_the_end, weak_hashes)[weak]
     known: list[tuple[int, list[int], int]] = []
     given: list[int] = []
     for kind, tokens, blocks in steps:
@@ -219,6 +219,9 @@ def right_queue(num_blocks: int, block_size: int, steps: Sequence[Sequence[int]]
     waiting: list[int] = []
     running: list[int] = []
     forgotten: list[int] = []
+    free = list(range(num_blocks))
+    own: dict[int, int] = {}  # of the running: the block that nobody else reads
+    asked: list[tuple[int, int]] = []
     lengths: list[int] = []
     given: list[int] = []
     for kind, k, n in steps:
@@ -227,19 +230,24 @@ def right_queue(num_blocks: int, block_size: int, steps: Sequence[Sequence[int]]
         elif kind == 0:
             waiting.append(len(lengths))
             lengths.append(k)
+            asked.append((k, n))
             given += [k, n, 3]
         elif kind == 1:
             waiting.remove(k)
             running.append(k)
+            own[k], free = free[0], free[2:]
             lengths[k] += 1
         else:
             gone = running[-1] if kind == 3 else k
             if gone in running:
-                forgotten.append(2 * gone)
+                forgotten.append(own[gone])
+                free.append(own[gone])
             waiting = [*[gone] * (kind == 3), *(r for r in waiting if r != gone)]
             running = [r for r in running if r != gone]
         given += [len(waiting), *waiting, len(running), *running, len(forgotten), *forgotten]
-        given += [int(r not in running) for r in range(len(lengths))] + lengths
+        given += [len(free), *(int(r not in running) for r in range(len(lengths))), *lengths]
+        for r in [*waiting, *running]:
+            given += [lengths[r] - asked[r][0], asked[r][1]]
     return [*given, 1]
 
 
