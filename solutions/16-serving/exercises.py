@@ -641,10 +641,12 @@ def engine_case(
     requests: Sequence[Sequence[int]],
     ends: bool = False,
     aborts: Sequence[Sequence[int]] = (),
+    goes_on: bool = False,
     **more: Any,
 ) -> Case:
     """requests: as of `arrivals_of`. ends: whether a token ends answers, of one request in its middle; the second prompt
-    has that token in it, and it is the first token of the third one's answer.
+    has that token in it, and it is the first token of the third one's answer. goes_on: whether the second prompt is the
+    first one with the beginning of its answer.
     """
 
     def draw_args(draw: Draw) -> Sequence[Any]:
@@ -658,6 +660,8 @@ def engine_case(
             for request, asked in zip(made, requests, strict=True):
                 if len(asked) > 3:
                     request[1] = (ids[0].tolist()[:alike] + request[1][alike:])[: asked[1]]
+        if goes_on:
+            made[1][1] = [*ids[0].tolist(), *alone(toy, ids[0].tolist(), new, None)][: requests[1][1]]
         if ends:
             made[1][1][2] = end
             made[2][1] = ids[0].tolist() + alone(toy, ids[0].tolist(), new, end)[:-1]
@@ -722,6 +726,13 @@ ENGINE = Exercise(
         ),
         engine_case(
             "the same, with one beginning", [33, 4, 29, 17], [[0, 13, 7, 9], [1, 12, 4, 9], [2, 14, 3, 9]], **PASSES
+        ),
+        engine_case(
+            "the same, and a prompt that another's answer is part of",
+            [31, 4, 30, 19],
+            [[0, 9, 14], [9, 17, 4]],
+            goes_on=True,
+            **PASSES,
         ),
         engine_case("the same, where memory is short", [5, 4, 15, 16], [[0, 7, 9], [0, 6, 6], [1, 3, 2]], **PASSES),
         engine_case("nothing to do, and which tokens are Python ints (1: yes)", [10, 4, 30, 4], [[0, 6, 5]], **IDLE),

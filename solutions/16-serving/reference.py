@@ -255,9 +255,10 @@ def right_queue(num_blocks: int, block_size: int, steps: Sequence[Sequence[int]]
 
 
 class Paper:
-    """A scheduler that only counts. numbers: blocks, block size, budget, most running."""
+    """A scheduler that only counts. numbers: blocks, block size, budget, most running. answers: of each request, if known."""
 
-    def __init__(self, numbers: Sequence[int], shares: bool) -> None:
+    def __init__(self, numbers: Sequence[int], shares: bool, answers: Sequence[Sequence[int]] = ()) -> None:
+        self.answers = answers
         self.num_blocks, self.size, self.budget, self.most = numbers
         self.shares = shares
         self.texts: list[list[int]] = []
@@ -320,15 +321,18 @@ class Paper:
                 for i in range(self.read[k] // self.size):
                     self.known.setdefault(tuple(self.texts[k][: (i + 1) * self.size]), self.tables[k][i])
             if self.read[k] == len(self.texts[k]):
-                self.texts[k].append(next_token(self.texts[k]))
+                text = self.texts[k]
+                text.append(self.answers[k][-self.news[k]] if self.answers else next_token(text))
                 self.news[k] -= 1
                 if self.news[k] == 0:
                     self.leave(k)
 
 
-def on_paper(numbers: Sequence[int], arrivals: Sequence[Sequence[Any]], shares: bool) -> list[list[Any]]:
+def on_paper(
+    numbers: Sequence[int], arrivals: Sequence[Sequence[Any]], shares: bool, answers: Sequence[Sequence[int]] = ()
+) -> list[list[Any]]:
     """Each pass: the plan as (request, tokens, tokens in memory then), free blocks, waiting requests, who gets a token."""
-    paper = Paper(numbers, shares)
+    paper = Paper(numbers, shares, answers)
     passes: list[list[Any]] = []
     for step in range(200):
         for when, prompt, new in arrivals:
@@ -380,8 +384,8 @@ def right_answers(
 def right_rows(
     toy: Any, numbers: Sequence[int], arrivals: Sequence[Sequence[Any]], end: None, aborts: Sequence[Sequence[int]]
 ) -> list[int]:
-    """By the schedule on paper, in which the tokens that are written play no part: no two texts begin alike for long."""
-    passes = on_paper(numbers, arrivals, True)
+    """By the schedule on paper, with what each would have written alone."""
+    passes = on_paper(numbers, arrivals, True, [alone(toy, prompt, new, end) for _, prompt, new in arrivals])
     return [*(sum(n for _, n, _ in plan) for plan, *_ in passes), *(due for *_, due in passes)]
 
 
