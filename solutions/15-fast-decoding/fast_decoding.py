@@ -14,7 +14,7 @@
 # - store weights in int8, say how wrong a result can get, and say why it helps one processor and hurts another;
 # - write speculative decoding and prompt lookup that are exact, rewind their caches, and say when a draft loses.
 #
-# 160 to 240 minutes · difficulty ●●●●○ · you know a KV cache (lesson 02) and Qwen3 (lesson 03); their code is given
+# 170 to 260 minutes · difficulty ●●●●○ · you know a KV cache (lesson 02) and Qwen3 (lesson 03); their code is given
 #
 # Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
 #
@@ -1133,6 +1133,7 @@ def one_token(x: Tensor, table: Tensor, keys: Tensor, values: Tensor, length: in
     return x + multiply(F.silu(gate) * up, down)
 
 
+# %% tags=["setup"] jupyter={"source_hidden": true} long="what a layer's tensors are, and the model around the compiled layer"
 def tensors_of(layer: FastLayer, form: Callable[[Tensor], object]) -> tuple:
     """What one_token needs of a layer of a ColumnLM, its four matrices in some form; None where heads have no norms."""
     attention, mlp = layer.self_attn, layer.mlp
@@ -1143,7 +1144,6 @@ def tensors_of(layer: FastLayer, form: Callable[[Tensor], object]) -> tuple:
     return norms[0], form(qkv), q_norm, k_norm, form(o), norms[1], form(gate_up), form(down)
 
 
-# %% tags=["setup"] long="one class: the model around the compiled layer"
 class Compiled(nn.Module):
     """A ColumnLM that reads a single token by a compiled layer, the same for all of its layers; several as before.
 
