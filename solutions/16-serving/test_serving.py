@@ -431,7 +431,7 @@ def test_two_windows_are_answered_in_the_same_passes_and_a_closed_one_gives_its_
         assert len(scheduler.running) == 3
         gone = scheduler.running[-1]
         leaving.close()
-        assert wait_for(lambda: passes.allow(1) or gone not in scheduler.running, pause=0.1)
+        assert wait_for(lambda: passes.allow(1) or gone not in scheduler.running, pause=0.3)
         assert gone.table is None
         assert len(gone.written) < 90
         held = {block for request in scheduler.running for block in request.table.blocks}
