@@ -842,6 +842,7 @@ BUDGET = Exercise(
         budget_case("one pass is the only way", 61, 5, [30.0, 0.5, 1, 0.0], 70.0),
         budget_case("rows in groups of 16 are cheaper", 60, 4, [9.0, 0.3, 16, 8.0], 160.0),
         budget_case("rows in groups of 8 are cheaper, and there is little time", 43, 9, [6.0, 0.5, 8, 9.0], 60.0),
+        budget_case("rows in groups of 16 are cheaper, and many read", 86, 12, [9.0, 1.0, 16, 4.0], 250.0),
         budget_case("any budget is in time", 40, 4, [3.0, 2.0, 1, 0.0], 9000.0),
         budget_case("all passes take the same time", 23, 4, [7.0, 0.0, 1, 0.0], 35.0),
         budget_case("whether there is a budget in time (0: none)", 80, 9, [25.0, 3.0, 1, 0.0], 100.0, **NONE),

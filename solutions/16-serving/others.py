@@ -20,7 +20,7 @@ from . import exercises
 LESSON = lesson_of(__file__)
 OWN = LESSON.solutions
 
-MISTAKES = 154
+MISTAKES = 155
 VARIES = ["serving.waste", "serving.pool", "serving.fork", "serving.queue", "serving.attention", "serving.budget"]
 NO_MODEL = "its model is lesson 03's, which is checked there"
 COUNTS = "it is about whole numbers"
