@@ -996,6 +996,7 @@ def noted(queue: Queue) -> None:
     preempt(queue)
 
 
+# %%
 with patch.replaced(Queue, preempt=noted):
     for blocks in (256, 64, 32, 12):
         preempted.clear()
@@ -1132,15 +1133,17 @@ predict(
 )
 
 # %% id="81287706"
-ways = {
-    "one after the other": Engine(Clockwork(), 256, 8, 256, 1),
-    "16 users, whole prompts": Engine(Clockwork(), 256, 8, 2048, 16),
-    "16 users, chunks": Engine(Clockwork(), 256, 8, 24, 16),
-    "chunks, little memory": Engine(Clockwork(), 48, 8, 24, 16),
+ways = {  # blocks, slots in a block, budget, most running
+    "one after the other": (256, 8, 256, 1),
+    "16 users, whole prompts": (256, 8, 2048, 16),
+    "16 users, chunks": (256, 8, 24, 16),
+    "chunks, little memory": (48, 8, 24, 16),
 }
+
+# %%
 best, limits = {}, (1000.0, 50.0)
-for name, engine in ways.items():
-    log = replay(engine, trace(60))
+for name, numbers in ways.items():
+    log = replay(Engine(Clockwork(), *numbers), trace(60))
     ttfts, tpots, best[name] = report(log, *limits)
     longest = max(after - before for _, times in log for before, after in itertools.pairwise(times))
     soon, fast = sum(t <= limits[0] for t in ttfts), sum(t <= limits[1] for t in tpots)
