@@ -1089,7 +1089,7 @@ int8 = models[max(good, key=rates.get)]
 # %% [markdown] id="a651bb6a"
 # So we go on with the fastest kernel that keeps nine of ten tokens. It is faster, and nearly the same model. Nearly: whether it is as good has to be measured on what you need it for, as in lesson 09. The rest of this lesson goes beyond the limit *without* changing anything.
 
-# %% [markdown]
+# %% [markdown] id="0be39215"
 # ### With a compiler
 #
 # *Optional: this part needs a C++ compiler and a minute, and nothing later needs this part.*
@@ -1100,7 +1100,7 @@ int8 = models[max(good, key=rates.get)]
 #
 # Of the int8 kernels we take int8 pack with an input in bfloat16. FBGEMM keeps its weights in an object of its own, which `torch.compile` cannot trace, so it would stop at each product and go back to Python.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup-14"
 def multiply(x: Tensor, weight) -> Tensor:
     """x [1, 1, in] times a weight: [out, in] in float32, or (codes, scale) of an Int8Linear -> [1, 1, out]."""
     if isinstance(weight, Tensor):
@@ -1115,7 +1115,7 @@ def codes_and_scale(weight: Tensor) -> tuple[Tensor, Tensor]:
     return rounded.codes, rounded.scale.bfloat16()
 
 
-# %% tags=["setup"] long="a whole layer as one function, with its shapes"
+# %% tags=["setup"] long="a whole layer as one function, with its shapes" id="setup-15"
 def one_token(x: Tensor, table: Tensor, keys: Tensor, values: Tensor, length: int, weights: tuple, eps: float) -> Tensor:
     """A layer of the model for one token after `length` others, whose keys and values it writes into the cache.
 
@@ -1135,7 +1135,7 @@ def one_token(x: Tensor, table: Tensor, keys: Tensor, values: Tensor, length: in
     return x + multiply(F.silu(gate) * up, down)
 
 
-# %% tags=["setup"] jupyter={"source_hidden": true} long="what a layer's tensors are, and the model around the compiled layer"
+# %% tags=["setup"] jupyter={"source_hidden": true} long="what a layer's tensors are, and the model around the compiled layer" id="setup-16"
 def tensors_of(layer: FastLayer, form: Callable[[Tensor], object]) -> tuple:
     """What one_token needs of a layer of a ColumnLM, its four matrices in some form; None where heads have no norms."""
     attention, mlp = layer.self_attn, layer.mlp
@@ -1171,7 +1171,7 @@ class Compiled(nn.Module):
         return multiply(model.norm(x), self.head)
 
 
-# %% tags=["setup"] jupyter={"source_hidden": true}
+# %% tags=["setup"] jupyter={"source_hidden": true} id="setup-17"
 def no_compiler() -> str:
     """Why nothing can be compiled here, or an empty string. A small function is tried."""
     import torch._inductor.config
@@ -1184,7 +1184,7 @@ def no_compiler() -> str:
     return ""
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="392f23cd"
 compiled = {}
 if why_not := no_compiler():
     print("There is no C++ compiler that PyTorch can use here, so nothing is compiled.", why_not)
@@ -1195,19 +1195,19 @@ else:
         same = list(generate(model, ids, 40)) == plain
         print(f"{name}: {building:.0f} s to build it and to write 2 tokens; the same 40 tokens: {same}")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="61003dd9"
 packs = {"int8 pack": models["int8 pack, bfloat16 input"]}
 built = race({"float32": fast} | packs | compiled)
 for name, rate in built.items():
     print(f"{name:>20}: {rate:6.1f} tokens a second, {rate / built['float32']:.2f} times float32")
 
-# %% [markdown]
+# %% [markdown] id="197fe54c"
 # <details><summary>What the numbers say</summary>
 #
 # The four products of a layer take most of a token in float32, so a compiler that leaves them alone gains little. With int8 the products take a smaller part, and what lies between them a larger one: there more can go. Each call of a compiled layer first checks that nothing has changed for which it was built (types, shapes, which of its inputs are None), which takes some of the time that was saved. So compiling many small functions, one between every two products, was slower than not compiling at all when we tried it.
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="e307cf8a"
 # ## A place to stop for the day
 #
 # So far you have a limit from a config and one measurement, a decoder without copies and with fewer calls, and weights in int8. What is still to come is speculative decoding: the rule that keeps probabilities exact, drafts and how caches are rewound, prompt lookup, and when a draft loses.
