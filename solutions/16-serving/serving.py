@@ -996,7 +996,7 @@ def noted(queue: Queue) -> None:
     preempt(queue)
 
 
-# %%
+# %% id="e623f9ae"
 with patch.replaced(Queue, preempt=noted):
     for blocks in (256, 64, 32, 12):
         preempted.clear()
@@ -1140,7 +1140,7 @@ ways = {  # blocks, slots in a block, budget, most running
     "chunks, little memory": (48, 8, 24, 16),
 }
 
-# %%
+# %% id="a0ebe684"
 best, limits = {}, (1000.0, 50.0)
 for name, numbers in ways.items():
     log = replay(Engine(Clockwork(), *numbers), trace(60))
