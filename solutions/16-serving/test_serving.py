@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from jupyterlab_driver import CHROMIUM_FLAGS
 from playwright.sync_api import expect, sync_playwright
 from transformers.generation.continuous_batching.cache_allocators.cache_allocator import (
     BlockLedger,
@@ -413,7 +412,9 @@ def test_two_windows_are_answered_in_the_same_passes_and_a_closed_one_gives_its_
         page.served(lambda words: service.answer(words, 90 if words == "She was" else 30), "Austen, for all") as url,
         sync_playwright() as playwright,
     ):
-        browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=chromium(), args=["--headless", "--no-sandbox", "--disable-gpu"]
+        )
         windows = {words: browser.new_page() for words in [*asked, "She was"]}
         for began, (words, window) in enumerate(windows.items()):
             window.goto(url)
@@ -431,7 +432,12 @@ def test_two_windows_are_answered_in_the_same_passes_and_a_closed_one_gives_its_
         assert len(scheduler.running) == 3
         gone = scheduler.running[-1]
         leaving.close()
-        assert wait_for(lambda: passes.allow(1) or gone not in scheduler.running, pause=0.3)
+
+        def has_gone() -> bool:
+            passes.allow(1)
+            return gone not in scheduler.running
+
+        assert wait_for(has_gone, pause=0.3)
         assert gone.table is None
         assert len(gone.written) < 90
         held = {block for request in scheduler.running for block in request.table.blocks}
@@ -450,7 +456,8 @@ class Passes:
     """Makes an engine wait before each pass until it is allowed, and notes whose tokens came from it."""
 
     def __init__(self, engine: Any) -> None:
-        self.allowed, self.served = threading.Semaphore(0), []
+        self.allowed = threading.Semaphore(0)
+        self.served: list[list[Any]] = []
         self.step, engine.step = engine.step, self.next
 
     def allow(self, passes: int) -> None:
