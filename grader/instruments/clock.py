@@ -22,6 +22,11 @@ def milliseconds(run: Callable[[], Any], repeats: int = 5) -> float:
     return in_turns({"": run}, repeats)[""]
 
 
+def once(run: Callable[[], Any]) -> float:
+    """The time of one call, in milliseconds, with all that a first call loads or builds."""
+    return 1000 * _seconds(run)
+
+
 def in_turns(runs: Mapping[Any, Callable[[], Any]], repeats: int = 5) -> dict[Any, float]:
     """The median time of each call, in milliseconds, by its key in `runs`.
 

@@ -2,7 +2,9 @@
 
 SmolLM2-135M, float32, one thread. What is compared takes turns, the limit among it: one product of a matrix that has as
 many bytes as a token reads. So a busy moment of the machine falls on all of them, and the shares stay right. What is
-timed of transformers is its model's own step with each kind of cache, so `generate` around it can only be slower.
+timed of transformers is its model's own step with each kind of cache, so `generate` around it can only be slower. Where
+there is a C++ compiler, the lesson's compiled layers are timed too, and transformers' step with a static cache, compiled
+whole, as `generate` does it on a GPU: it is built anew for each context, which takes most of the benchmark's time.
 """
 
 from collections.abc import Callable
@@ -45,7 +47,7 @@ def figures() -> list[Figure]:
     by_rows = checkpoint.build(LESSON.solutions["FastLM"]).prepare()
     before = checkpoint.build(LESSON.solutions["CachedLM"])
     small = in_int8(checkpoint, before, fast)
-    models = {"the program as it was": before, "by rows": by_rows, "finished": fast, **small}
+    models = {"the program as it was": before, "by rows": by_rows, "finished": fast, **small, **compiled(fast)}
     theirs = transformers_model(checkpoint)
     found = []
     with torch.no_grad():
@@ -73,6 +75,18 @@ def in_int8(checkpoint: Any, before: Any, fast: Any) -> dict[str, Any]:
     return found
 
 
+def compiled(fast: Any) -> dict[str, Any]:
+    """The finished program with compiled layers, in float32 and with int8 pack, where there is a compiler."""
+    own = LESSON.solutions
+    if reason := own["no_compiler"]():
+        print(f"nothing is compiled: {reason}")
+        return {}
+    return {
+        "finished, compiled": own["Compiled"](fast),
+        "finished, int8, compiled": own["Compiled"](fast, own["codes_and_scale"]),
+    }
+
+
 def transformers_model(checkpoint: Any) -> Any:
     """transformers' Llama with the same weights, and its attention by PyTorch's kernel."""
     from transformers import AutoModelForCausalLM
@@ -87,10 +101,13 @@ def steps_of(theirs: Any, ids: Tensor, room: int) -> dict[str, Callable[[], obje
     from transformers import DynamicCache, StaticCache
 
     caches = {"transformers": DynamicCache(), "transformers, static": StaticCache(theirs.config, max_cache_len=room)}
+    if not LESSON.solutions["no_compiler"]():
+        caches["transformers, static, compiled"] = StaticCache(theirs.config, max_cache_len=room)
     steps: dict[str, Callable[[], object]] = {}
     for name, cache in caches.items():
         theirs(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1)
-        steps[name] = partial(theirs, input_ids=ids[:, :1], cache=cache, use_cache=True)
+        step = torch.compile(theirs.forward, dynamic=False) if name.endswith("compiled") else theirs
+        steps[name] = partial(step, input_ids=ids[:, :1], cache=cache, use_cache=True)
     return steps
 
 
@@ -107,7 +124,7 @@ def at_context(config: Any, models: dict[str, Any], theirs: Any, context: int) -
         model(ids, cache)
         ways[name] = partial(model, ids[:, :1], cache)
     seconds = side_by_side(ways | steps_of(theirs, ids, context + RUNS + 2), RUNS)
-    limit, best = seconds["the limit"], min(seconds["transformers"], seconds["transformers, static"])
+    limit, best = seconds["the limit"], min(t for name, t in seconds.items() if name.startswith("transformers"))
     found = []
     for name, time in seconds.items():
         value, goal, met = f"{1 / time:.1f} tokens/s, {limit / time:.0%} of the limit", "", True

@@ -14,7 +14,7 @@
 # - store weights in int8, say how wrong a result can get, and say why it helps one processor and hurts another;
 # - write speculative decoding and prompt lookup that are exact, rewind their caches, and say when a draft loses.
 #
-# 160 to 240 minutes · difficulty ●●●●○ · you know a KV cache (lesson 02) and Qwen3 (lesson 03); their code is given
+# 170 to 260 minutes · difficulty ●●●●○ · you know a KV cache (lesson 02) and Qwen3 (lesson 03); their code is given
 #
 # Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
 #
@@ -382,6 +382,8 @@ in_a_layer = operators_of(CachedLM(tiny).eval()) - operators_of(CachedLM(one_lay
 print(", ".join(f"{name.removeprefix('aten::')} {count}" for name, count in in_a_layer.most_common()))
 
 # %% [markdown] id="a3adb99b"
+# Other programs have other lists. Counted in the same way, with 256 tokens in the cache, lesson 02's GPT-2 124M runs 522 operators for a token, 44 for each of its 12 layers; lesson 06's Gemma 3 270M runs 2,270, and that is 126 a layer: each has six norms, of several operators each. This lesson's `benchmark.py` also says for all three what share of the time products, attention and the rest take.
+#
 # And the products? Take all matrices of the model, multiply each with one vector, and do nothing else. This is what is left when every copy and every other call is gone.
 
 
@@ -786,9 +788,9 @@ print("the same 40 tokens:", list(generate(fast, ids, 40)) == plain)
 # %% [markdown] id="16ac2978"
 # No operator was removed by this step. A profile by operators would never have found it, since the products took "their" time. The limit did.
 #
-# Whether columns win depends on the kernels of your PyTorch and on the widths; on another machine rows may be as good. Going on means writing kernels, or having a compiler write them. If there is a C++ compiler on your machine, `torch.compile(fast)` makes one program of the calls that are left. It takes a minute or more to compile, and it cannot make memory faster: it can close the gap between the program and the products, and no other.
+# Whether columns win depends on the kernels of your PyTorch and on the widths; on another machine rows may be as good. Going on means writing kernels, or having a compiler write them: further down there is a part for those who have one. It cannot make memory faster. It can close the gap between the program and the products, and no other.
 #
-# transformers has such a mode too, with a `StaticCache`, since a compiled program wants shapes that never change. Its attention then reads the whole room at every token, filled or not (<a href="https://github.com/huggingface/transformers/issues/30862">huggingface/transformers#30862</a>).
+# transformers has a mode for it, with a `StaticCache`, since a compiled program wants shapes that never change. Its attention then reads the whole room at every token, filled or not (<a href="https://github.com/huggingface/transformers/issues/30862">huggingface/transformers#30862</a>).
 
 # %% [markdown] id="24a4d935"
 # ## Fewer bytes
@@ -1086,7 +1088,126 @@ int8 = models[max(good, key=rates.get)]
 
 # %% [markdown] id="a651bb6a"
 # So we go on with the fastest kernel that keeps nine of ten tokens. It is faster, and nearly the same model. Nearly: whether it is as good has to be measured on what you need it for, as in lesson 09. The rest of this lesson goes beyond the limit *without* changing anything.
+
+# %% [markdown] id="0be39215"
+# ### With a compiler
 #
+# *Optional: this part needs a C++ compiler and a minute, and nothing later needs this part.*
+#
+# 41 operators of a layer are left, of which four are products with weights. Each of the others reads its input, writes its result, and is called from Python. A compiler that sees them together writes one loop for several: x is read once, normed, and handed to the product. `torch.compile` traces a function, writes C++ for it, and has a C++ compiler build it. The products stay calls of the kernels that you know, so the memory gets no faster. What can go is what lies between them. Where is more to gain, in float32 or with int8?
+#
+# Two things make it practical. Compile the whole model, and its 30 layers are 30 times as much to build, though all of them do the same with other weights. So one layer is written as a function of its tensors, and only that is compiled. And the length of the text changes with each token: `dynamic=True` leaves numbers open that would otherwise be built into the program.
+#
+# Of the int8 kernels we take int8 pack with an input in bfloat16. FBGEMM keeps its weights in an object of its own, which `torch.compile` cannot trace, so it would stop at each product and go back to Python.
+
+# %% tags=["setup"] id="setup-14"
+def multiply(x: Tensor, weight) -> Tensor:
+    """x [1, 1, in] times a weight: [out, in] in float32, or (codes, scale) of an Int8Linear -> [1, 1, out]."""
+    if isinstance(weight, Tensor):
+        return F.linear(x, weight)
+    codes, scale = weight
+    return torch.ops.aten._weight_int8pack_mm(x[0].to(scale.dtype), codes, scale)[None].to(x.dtype)
+
+
+def codes_and_scale(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight for PyTorch's private int8 product, with inputs in bfloat16."""
+    rounded = Int8Linear(weight.contiguous())  # row by row, as the kernel reads it
+    return rounded.codes, rounded.scale.bfloat16()
+
+
+# %% tags=["setup"] long="a whole layer as one function, with its shapes" id="setup-15"
+def one_token(x: Tensor, table: Tensor, keys: Tensor, values: Tensor, length: int, weights: tuple, eps: float) -> Tensor:
+    """A layer of the model for one token after `length` others, whose keys and values it writes into the cache.
+
+    x: [1, 1, D]; table: [2, 1, head_dim]; keys, values: [1, KV, capacity, head_dim]; weights: as tensors_of gives them.
+    """
+    norm_1, qkv, q_norm, k_norm, o, norm_2, gate_up, down = weights
+    KV, width = keys.shape[1], keys.shape[3]
+    heads = multiply(F.rms_norm(x, x.shape[-1:], norm_1, eps), qkv).view(1, 1, -1, width).transpose(1, 2)
+    q, k, v = heads.split([heads.shape[1] - 2 * KV, KV, KV], dim=1)  # [1, H, 1, head_dim], 2 x [1, KV, 1, head_dim]
+    if q_norm is not None:
+        q, k = F.rms_norm(q, (width,), q_norm, eps), F.rms_norm(k, (width,), k_norm, eps)
+    q = apply_rope(q, table).reshape(1, KV, -1, width)
+    keys[:, :, length : length + 1], values[:, :, length : length + 1] = apply_rope(k, table), v
+    mixed = F.scaled_dot_product_attention(q, keys[:, :, : length + 1], values[:, :, : length + 1])
+    x = x + multiply(mixed.reshape(1, 1, -1), o)
+    gate, up = multiply(F.rms_norm(x, x.shape[-1:], norm_2, eps), gate_up).chunk(2, dim=-1)
+    return x + multiply(F.silu(gate) * up, down)
+
+
+# %% tags=["setup"] jupyter={"source_hidden": true} long="what a layer's tensors are, and the model around the compiled layer" id="setup-16"
+def tensors_of(layer: FastLayer, form: Callable[[Tensor], object]) -> tuple:
+    """What one_token needs of a layer of a ColumnLM, its four matrices in some form; None where heads have no norms."""
+    attention, mlp = layer.self_attn, layer.mlp
+    qkv, gate_up = (fused.keywords["other"].T for fused in (attention.qkv, mlp.gate_up))
+    o, down = attention.o_proj.weight.detach(), mlp.down_proj.weight.detach()
+    q_norm, k_norm = (getattr(norm, "weight", None) for norm in (attention.q_norm, attention.k_norm))
+    norms = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+    return norms[0], form(qkv), q_norm, k_norm, form(o), norms[1], form(gate_up), form(down)
+
+
+class Compiled(nn.Module):
+    """A ColumnLM that reads a single token by a compiled layer, the same for all of its layers; several as before.
+
+    form: what becomes of each matrix, as it is or codes_and_scale.
+    """
+
+    def __init__(self, model: ColumnLM, form: Callable[[Tensor], object] = lambda weight: weight):
+        super().__init__()
+        self.whole, self.new_cache = model, model.new_cache
+        self.head = form(model.lm_head.weight.detach())
+        self.weights = [tensors_of(layer, form) for layer in model.model.layers]
+        self.layer = torch.compile(one_token, dynamic=True)
+
+    @torch.no_grad()
+    def forward(self, ids: Tensor, cache: list[Cache]) -> Tensor:
+        if ids.shape[1] > 1:
+            return self.whole(ids, cache)
+        length, model = cache[0].length, self.whole.model
+        x, table = model.embed_tokens(ids), self.whole.table_of(length, 1, ids.device)
+        for weights, own in zip(self.weights, cache, strict=True):
+            x = self.layer(x, table, own.keys, own.values, length, weights, model.norm.eps)
+            own.length += 1
+        return multiply(model.norm(x), self.head)
+
+
+# %% tags=["setup"] jupyter={"source_hidden": true} id="setup-17"
+def no_compiler() -> str:
+    """Why nothing can be compiled here, or an empty string. A small function is tried."""
+    import torch._inductor.config
+
+    torch._inductor.config.compile_threads = 1  # build here, and not in a pool of processes that are started for it
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8))
+    except Exception as error:  # what is missing shows in many ways
+        return f"{type(error).__name__}: {error}".strip().partition("\n")[0]
+    return ""
+
+
+# %% tags=["nbval-ignore-output"] id="392f23cd"
+compiled = {}
+if why_not := no_compiler():
+    print("There is no C++ compiler that PyTorch can use here, so nothing is compiled.", why_not)
+else:
+    compiled = {"float32, compiled": Compiled(fast), "int8 pack, compiled": Compiled(fast, codes_and_scale)}
+    for name, model in compiled.items():
+        building = clock.once(lambda model=model: list(generate(model, ids, 2))) / 1000
+        same = list(generate(model, ids, 40)) == plain
+        print(f"{name}: {building:.0f} s to build it and to write 2 tokens; the same 40 tokens: {same}")
+
+# %% tags=["nbval-ignore-output"] id="61003dd9"
+packs = {"int8 pack": models["int8 pack, bfloat16 input"]}
+built = race({"float32": fast} | packs | compiled)
+for name, rate in built.items():
+    print(f"{name:>20}: {rate:6.1f} tokens a second, {rate / built['float32']:.2f} times float32")
+
+# %% [markdown] id="197fe54c"
+# <details><summary>What the numbers say</summary>
+#
+# The four products of a layer take most of a token in float32, so a compiler that leaves them alone gains little. With int8 the products take a smaller part, and what lies between them a larger one: there more can go. Each call of a compiled layer first checks that nothing has changed for which it was built (types, shapes, which of its inputs are None), which takes some of the time that was saved. So compiling many small functions, one between every two products, was slower than not compiling at all when we tried it.
+# </details>
+
+# %% [markdown] id="e307cf8a"
 # ## A place to stop for the day
 #
 # So far you have a limit from a config and one measurement, a decoder without copies and with fewer calls, and weights in int8. What is still to come is speculative decoding: the rule that keeps probabilities exact, drafts and how caches are rewound, prompt lookup, and when a draft loses.

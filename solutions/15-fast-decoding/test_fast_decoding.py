@@ -109,6 +109,39 @@ def test_an_int8_error_is_within_its_bound(own: dict[str, Any]) -> None:
     assert bool(((layer(x) - x @ weight.T).abs() <= layer.bound(x) * 1.0001).all())
 
 
+LLAMA = {"num_hidden_layers": 3, "vocab_size": 100, "max_position_embeddings": 64}
+
+
+def logits_of(model: Any, made: Any) -> torch.Tensor:
+    """What a model says after each of four single tokens behind a prompt, with the cache of another that is like it."""
+    ids, cache = torch.arange(9)[None], made.new_cache(1, 20)
+    with torch.no_grad():
+        model(ids, cache)
+        return torch.cat([model(ids[:, i : i + 1], cache) for i in range(4)], dim=1)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_a_layer_as_a_function_of_its_tensors_gives_what_the_layer_gives(own: dict[str, Any], family: str) -> None:
+    torch.manual_seed(0)
+    if family == "llama":
+        made = own["ColumnLM"](LESSON.config("smollm2-135m").replace(**LLAMA)).eval().prepare()
+    else:
+        made = load_checkpoint("austen-qwen3").build(own["ColumnLM"]).prepare()
+    for form, tolerance in ((lambda weight: weight, 1e-4), (own["codes_and_scale"], 0.05)):
+        function = own["Compiled"](made, form)
+        function.layer = own["one_token"]
+        should, is_now = logits_of(made, made), logits_of(function, made)
+        assert ((is_now - should).norm() / should.norm()).item() < tolerance
+
+
+@pytest.mark.slow
+def test_a_compiled_layer_gives_what_the_layer_gives(own: dict[str, Any]) -> None:
+    if why := own["no_compiler"]():
+        pytest.skip(why)
+    made = own["ColumnLM"](LESSON.config("smollm2-135m").replace(**LLAMA)).eval().prepare()
+    torch.testing.assert_close(logits_of(own["Compiled"](made), made), logits_of(made, made), rtol=1e-4, atol=1e-4)
+
+
 def test_every_figure_is_shown() -> None:
     twin = (HERE / "fast_decoding.py").read_text(encoding="utf-8")
     assert all(f"figures/{path.name}" in twin for path in (HERE / "figures").iterdir())

@@ -177,16 +177,24 @@ class Rows:
         self.tables, self.sizes, self.lengths = ([text[i] for text in texts] for i in range(3))
 
 
-def paged(module: Any, x: Tensor, table: Tensor, texts: list[int], passes: list[list[int]], order: list[int]) -> Any:
+def paged(
+    module: Any,
+    x: Tensor,
+    table: Tensor,
+    texts: list[int],
+    passes: list[list[int]],
+    order: list[int],
+    old: float = torch.nan,
+) -> Any:
     """Attention's output for all rows, its memory and the rows' blocks.
 
     x: [sum(texts), D], the texts one after the other; table: [2, longest text, head_dim]; passes: how many tokens of each
-    text every pass reads. order: of the blocks, of 4 slots. Slots that nobody wrote to hold NaN.
+    text every pass reads. order: of the blocks, of 4 slots. Slots that nobody wrote to hold `old`.
     """
     size, done, blocks = 4, [0] * len(texts), [[] for _ in texts]  # type: ignore[var-annotated]
     free, out, first = list(order), torch.zeros_like(x), [sum(texts[:i]) for i in range(len(texts))]
     kv_heads = module.k_proj.weight.shape[0] // table.shape[-1]
-    keys, values = (torch.full((len(order), size, kv_heads, table.shape[-1]), torch.nan, dtype=x.dtype) for _ in (0, 1))
+    keys, values = (torch.full((len(order), size, kv_heads, table.shape[-1]), old, dtype=x.dtype) for _ in (0, 1))
     for sizes in passes:
         positions: list[int] = []
         rows, slots, read = [], [], []
@@ -217,6 +225,14 @@ def paged_results(
 ) -> Tensor:
     """What attention gives for each row."""
     found: Tensor = paged(module, x, table, texts, passes, order)[0]
+    return found
+
+
+def over_old_keys(
+    module: Any, x: Tensor, table: Tensor, texts: list[int], passes: list[list[int]], order: list[int]
+) -> Tensor:
+    """What attention gives for each row, where other users' keys and values lie in the slots that nobody wrote to yet."""
+    found: Tensor = paged(module, x, table, texts, passes, order, 2.5)[0]
     return found
 
 
@@ -265,11 +281,11 @@ def weak_at_the_end(tokens: Any, block_size: int) -> list[int]:
 
 
 def index_steps(made: Any, block_size: int, weak: int, steps: list[list[Any]]) -> list[int]:
-    """What each search found: how many blocks, and which. weak: 1 for five hashes, 2 for hashes of the block alone.
+    """What each search found: how many blocks, and which. weak: 1 or 3 for five hashes, 2 for hashes of the block alone.
 
     steps: [0, tokens, blocks] adds, [1, tokens, []] searches, [2, [block], []] forgets.
     """
-    index = made(block_size, (weak_hashes, weak_at_the_end)[weak - 1]) if weak else made(block_size)
+    index = made(block_size, weak_at_the_end if weak == 2 else weak_hashes) if weak else made(block_size)
     given: list[int] = []
     for kind, tokens, blocks in steps:
         if kind == 0:
@@ -288,17 +304,19 @@ def index_steps(made: Any, block_size: int, weak: int, steps: list[list[Any]]) -
 
 
 class Held:
-    """A table that says which of its blocks become free."""
+    """A table of two blocks of a pool, of which somebody else reads the second one, too."""
 
-    def __init__(self, blocks: list[int], freed: list[int]) -> None:
-        self.blocks, self.length, self.freed, self.releases = blocks, 4 * len(blocks), freed, 0
+    def __init__(self, pool: Blocks) -> None:
+        self.pool, self.blocks, self.length, self.releases = pool, [pool.take(), pool.take()], 8, 0
+        pool.share(self.blocks[1])
 
     def release(self) -> list[int]:
         self.releases += 1
         if self.releases > 1:
             raise ValueError("the blocks of a request were given back twice")
+        freed = [block for block in self.blocks if self.pool.give_back(block)]
         self.blocks, self.length = [], 0
-        return self.freed
+        return freed
 
 
 class Forgotten:
@@ -312,13 +330,15 @@ class Forgotten:
 
 
 def queue_steps(made: Any, num_blocks: int, block_size: int, steps: list[list[int]]) -> list[int]:
-    """After each step who waits and who runs, and which blocks the index has forgotten so far.
+    """After each step who waits and who runs, which blocks the index has forgotten so far, how many are free; of each
+    request whether it has no table, and its tokens; of those that are not over what is written, and what is wanted in all.
 
     steps: [0, prompt, new] adds a request; [1, k, _] lets the k-th one begin, with a table; [2, k, _] removes it; [3, _, _]
     preempts. 9: ValueError. The last number is 1 where the lists that were given as prompts are as they were.
     """
     queue = made(num_blocks, block_size)
     queue.index = index = Forgotten()
+    queue.pool = pool = Blocks(list(range(num_blocks)))
     requests: list[Any] = []
     prompts: list[list[int]] = []
     given: list[int] = []
@@ -333,7 +353,7 @@ def queue_steps(made: Any, num_blocks: int, block_size: int, steps: list[list[in
             elif kind == 1:
                 queue.waiting.remove(requests[k])
                 queue.running.append(requests[k])
-                requests[k].table = Held([2 * k, 2 * k + 1], [2 * k])
+                requests[k].table = Held(pool)
                 requests[k].tokens.append(50 + k)
             elif kind == 2:
                 queue.remove(requests[k])
@@ -345,7 +365,9 @@ def queue_steps(made: Any, num_blocks: int, block_size: int, steps: list[list[in
             given.append(9)
         waiting, running = ([requests.index(r) for r in some] for some in (queue.waiting, queue.running))
         given += [len(waiting), *waiting, len(running), *running, len(index.blocks), *index.blocks]
-        given += [int(r.table is None) for r in requests] + [len(r.tokens) for r in requests]
+        given += [len(pool.free), *(int(r.table is None) for r in requests), *(len(r.tokens) for r in requests)]
+        for r in [*queue.waiting, *queue.running]:
+            given += [len(r.written), r.max_new_tokens]
     return [*given, int(all(prompt == list(range(len(prompt))) for prompt in prompts))]
 
 

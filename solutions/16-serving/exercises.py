@@ -11,6 +11,7 @@ from grader.authoring.kit.toy import toy_that_ends
 
 from . import drives
 from .reference import (
+    alone,
     build_attention,
     call_attention,
     right_answers,
@@ -56,8 +57,8 @@ WASTE = Exercise(
         waste_case("blocks of 8", [[10, 7], [5, 21], [16, 1]], 1, 8),
         waste_case("a policy that grows in a way of its own", [[4, 6], [9, 3], [7, 8], [30, 2]], 2, 11),
         waste_case("one request", [[12, 9]], 1, 4),
-        Case("the share in thousandths, where nothing is reserved", lambda draw: [[[5, 3], [2, 4]], 3, 7], **NOTHING),
-        Case("the share in thousandths, without a request", lambda draw: [[], 0, 9], **NOTHING),
+        Case("nothing is reserved: a thousand times the share", lambda draw: [[[5, 3], [2, 4]], 3, 7], **NOTHING),
+        Case("no request: a thousand times the share", lambda draw: [[], 0, 9], **NOTHING),
     ],
 )
 
@@ -165,6 +166,7 @@ TABLE = Exercise(
         table_case("a beginning that others hold", 11, 3, 2, [4, -2, 3]),
         table_case("a beginning that others hold is given back", 12, 2, 3, [5, -1, 3]),
         table_case("blocks of one slot", 13, 1, 0, [4, 1, -4]),
+        table_case("others hold blocks, and too few are left (-1)", 5, 2, 3, [-1, 5, 4, 1]),
     ],
 )
 
@@ -332,6 +334,13 @@ ATTENTION = Exercise(
             [[8, 5], [1, 1]],
             **WRITTEN,
         ),
+        attention_case(
+            "old keys and values of others behind the end of a text",
+            SMALL,
+            [7, 5],
+            [[3, 5], [4, 0]],
+            drive=drives.over_old_keys,
+        ),
         attention_case("bfloat16", SMALL, [10, 5], [[6, 4], [4, 1]], dtype=torch.bfloat16),
     ],
 )
@@ -377,7 +386,7 @@ def texts_case(name: str, block_size: int, weak: int, steps: Sequence[Sequence[A
     def draw_args(draw: Draw) -> Sequence[Any]:
         while True:
             texts = {letter: draw.tokens(60, 40).tolist() for letter in "abc"}
-            if not weak or collide(texts, block_size, weak):
+            if texts["a"][0] != texts["a"][1] and (not weak or collide(texts, block_size, weak)):
                 break
         made: list[Any] = []
         number = order_of(draw, 12)  # which block has which number
@@ -399,6 +408,8 @@ def text_of(texts: dict[str, list[int]], which: str) -> list[int]:
     """ "a": the text a; "ab5": five tokens of a, then all of b. "mixed": one token of a, two of c, then b."""
     if len(which) == 1:
         return texts[which]
+    if which == "turned":  # a, with its first two tokens exchanged
+        return [texts["a"][1], texts["a"][0], *texts["a"][2:]]
     if which == "mixed":
         return texts["a"][:1] + texts["c"][1:3] + texts["b"]
     cut = int(which[2:])
@@ -406,10 +417,12 @@ def text_of(texts: dict[str, list[int]], which: str) -> list[int]:
 
 
 def collide(texts: dict[str, list[int]], size: int, weak: int) -> bool:
-    """Whether the first blocks of a and b have one hash, and that of c another."""
+    """Whether the first blocks of a and b have one hash, and that of c another; 3: the second blocks differ in theirs."""
     if weak == 2:
         return True
     first = {letter: drives.weak_hashes(text[: 2 * size], size) for letter, text in texts.items()}
+    if weak == 3:
+        return first["a"][0] == first["b"][0] and len({*first["a"], first["b"][1]}) == 3
     return first["a"][0] == first["b"][0] and first["a"][1] == first["b"][1] and first["c"][0] != first["a"][0]
 
 
@@ -478,6 +491,13 @@ PREFIX = Exercise(
             2,
             [[0, "ab3", [2, 4, 6]], [0, "cb3", [3, 5]], [1, "cb3", 20]],
         ),
+        texts_case(
+            "a hash that another text has, and then one of its own",
+            6,
+            3,
+            [[0, "a", [2, 4]], [0, "b", [5, 7]], [1, "b", 20], [1, "a", 20]],
+        ),
+        texts_case("the same tokens in another order", 8, 1, [[0, "a", [2, 4]], [1, "turned", 20], [1, "a", 20]]),
         texts_case("more blocks than full ones", 9, 0, [[0, "a", [2, 4, 1, 5, 8, 7]], [1, "a", 40]]),
     ],
 )
@@ -527,6 +547,12 @@ QUEUE = Exercise(
             5,
             7,
             [[0, 8, 1], [0, 9, 7], [1, 0, 0], [1, 1, 0], [3, 0, 0], [2, 1, 0], [3, 0, 0]],
+        ),
+        queue_case(
+            "requests that fit, though others hold blocks now",
+            5,
+            3,
+            [[0, 3, 2], [1, 0, 0], [0, 12, 1], [0, 4, 12], [0, 15, 1]],
         ),
         queue_case(
             "requests that can't be served (9: ValueError)",
@@ -591,6 +617,12 @@ SCHEDULE = Exercise(
             "a prompt that is in memory whole", [28, 3, 60, 13], [[0, 12, 7, 12], [1, 12, 5, 12], [2, 13, 2, 12]], True
         ),
         schedule_case(
+            "a beginning in memory that is longer than the budget, and another request behind it",
+            [30, 4, 8, 16],
+            [[0, 14, 9, 12], [3, 14, 4, 12], [3, 6, 3]],
+            True,
+        ),
+        schedule_case(
             "a beginning in memory, and too few blocks",
             [6, 4, 35, 14],
             [[0, 13, 6, 12], [1, 14, 9, 12], [2, 22, 2, 12]],
@@ -609,9 +641,13 @@ def engine_case(
     requests: Sequence[Sequence[int]],
     ends: bool = False,
     aborts: Sequence[Sequence[int]] = (),
+    goes_on: bool = False,
     **more: Any,
 ) -> Case:
-    """requests: as of `arrivals_of`. ends: whether a token ends answers, of one request in its middle."""
+    """requests: as of `arrivals_of`. ends: whether a token ends answers, of one request in its middle; the second prompt
+    has that token in it, and it is the first token of the third one's answer. goes_on: whether the second prompt is the
+    first one with the beginning of its answer.
+    """
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         vocabulary = 45 + 2 * len(requests) + numbers[0] % 3
@@ -624,6 +660,11 @@ def engine_case(
             for request, asked in zip(made, requests, strict=True):
                 if len(asked) > 3:
                     request[1] = (ids[0].tolist()[:alike] + request[1][alike:])[: asked[1]]
+        if goes_on:
+            made[1][1] = [*ids[0].tolist(), *alone(toy, ids[0].tolist(), new, None)][: requests[1][1]]
+        if ends:
+            made[1][1][2] = end
+            made[2][1] = ids[0].tolist() + alone(toy, ids[0].tolist(), new, end)[:-1]
         return [toy, numbers, made, end if ends else None, [list(abort) for abort in aborts]]
 
     return Case(name, draw_args, **more)
@@ -649,7 +690,12 @@ ENGINE = Exercise(
         ),
         engine_case("prompts in chunks of at most 5", [38, 4, 5, 6], [[0, 13, 5], [0, 7, 4], [2, 16, 6]]),
         engine_case("a prompt of 50 tokens in chunks of at most 7", [32, 4, 7, 18], [[0, 50, 4], [0, 6, 5]]),
-        engine_case("an end token", [36, 5, 50, 5], [[0, 5, 12], [0, 6, 10], [1, 4, 12]], ends=True),
+        engine_case(
+            "an end token: in an answer, in a prompt, and first of all",
+            [36, 5, 50, 5],
+            [[0, 5, 12], [0, 6, 10], [1, 4, 12]],
+            ends=True,
+        ),
         engine_case(
             "memory is short: some are preempted", [6, 4, 16, 9], [[0, 7, 12], [0, 6, 9], [1, 5, 8], [2, 9, 3]]
         ),
@@ -680,6 +726,13 @@ ENGINE = Exercise(
         ),
         engine_case(
             "the same, with one beginning", [33, 4, 29, 17], [[0, 13, 7, 9], [1, 12, 4, 9], [2, 14, 3, 9]], **PASSES
+        ),
+        engine_case(
+            "the same, and a prompt that another's answer is part of",
+            [31, 4, 30, 19],
+            [[0, 9, 14], [9, 17, 4]],
+            goes_on=True,
+            **PASSES,
         ),
         engine_case("the same, where memory is short", [5, 4, 15, 16], [[0, 7, 9], [0, 6, 6], [1, 3, 2]], **PASSES),
         engine_case("nothing to do, and which tokens are Python ints (1: yes)", [10, 4, 30, 4], [[0, 6, 5]], **IDLE),
@@ -734,6 +787,14 @@ REPORT = Exercise(
             ],
         ),
         Case(
+            "the first of the list did not come first",
+            lambda draw: [
+                [[draw.number("at", 2, 3, 5) / 1.0, [6.5, 7.0]], [0.5, [1.5, 2.75, 3.0]], [1.0, [2.25, 8.5]]],
+                1.5,
+                1.0,
+            ],
+        ),
+        Case(
             "the last to come is done first",
             lambda draw: [[[0.5, [2.0, 4.0, 9.0]], [3.0, [3.5, draw.number("end", 4, 5, 8) + 0.25]]], 1.9, 2.25],
         ),
@@ -781,7 +842,9 @@ BUDGET = Exercise(
         budget_case("one pass is the only way", 61, 5, [30.0, 0.5, 1, 0.0], 70.0),
         budget_case("rows in groups of 16 are cheaper", 60, 4, [9.0, 0.3, 16, 8.0], 160.0),
         budget_case("rows in groups of 8 are cheaper, and there is little time", 43, 9, [6.0, 0.5, 8, 9.0], 60.0),
+        budget_case("rows in groups of 16 are cheaper, and many read", 86, 12, [9.0, 1.0, 16, 4.0], 250.0),
         budget_case("any budget is in time", 40, 4, [3.0, 2.0, 1, 0.0], 9000.0),
+        budget_case("all passes take the same time", 23, 4, [7.0, 0.0, 1, 0.0], 35.0),
         budget_case("whether there is a budget in time (0: none)", 80, 9, [25.0, 3.0, 1, 0.0], 100.0, **NONE),
         exact_case("exactly in time", 44, 6, 10, [10.0, 1.0, 1, 0.0]),
         exact_case("more readers than the prompt has tokens", 9, 25, 12, [3.0, 1.0, 1, 0.0]),

@@ -20,7 +20,7 @@ from . import exercises
 LESSON = lesson_of(__file__)
 OWN = LESSON.solutions
 
-MISTAKES = 138
+MISTAKES = 155
 VARIES = ["serving.waste", "serving.pool", "serving.fork", "serving.queue", "serving.attention", "serving.budget"]
 NO_MODEL = "its model is lesson 03's, which is checked there"
 COUNTS = "it is about whole numbers"
@@ -136,7 +136,7 @@ def of_queue(config: dict[str, Any], n: Numbers) -> Case:
     prompts = drawn(n, 5, 6, 7)
     steps = [[0, prompt, 1 + i] for i, prompt in enumerate(prompts)] + [[1, 0, 0], [1, 1, 0]]
     steps += [[2, n.seed % 3, 0], [3, 0, 0]] if n.seed % 2 else [[3, 0, 0], [2, n.seed % 3, 0]]
-    return exercises.queue_case(str(n.seed), 3 + config["spare"], 4, steps)
+    return exercises.queue_case(str(n.seed), 4 + config["spare"], 4, steps)
 
 
 def requests_of(config: dict[str, Any], n: Numbers) -> tuple[list[int], list[list[int]]]:
@@ -562,6 +562,22 @@ class QueueByState(QueueByFilters):
         self.waiting.appendleft(request)
 
 
+class QueueByReaders(QueueByFilters):
+    """Looks up in the pool which blocks have become free."""
+
+    def remove(self, request: Any) -> None:
+        for queue in (self.waiting, self.running):
+            if request in queue:
+                queue.remove(request)
+        blocks = list(request.table.blocks) if request.table else []
+        if request.table:
+            request.table.release()
+        request.table = None
+        for block in blocks:
+            if self.pool.refs[block] == 0:
+                self.index.forget(block)
+
+
 class SchedulerByCounting(OWN["Scheduler"]):  # type: ignore[misc, name-defined, valid-type]
     """Counts free blocks before it asks for any."""
 
@@ -736,7 +752,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "serving.attention": (AttentionByMask, AttentionByQuery),
     "serving.hashes": (hashes_by_bytes, hashes_by_recursion),
     "serving.prefix": (IndexByTokens, IndexByChain),
-    "serving.queue": (QueueByFilters, QueueByState),
+    "serving.queue": (QueueByFilters, QueueByState, QueueByReaders),
     "serving.schedule": (SchedulerByCounting, SchedulerByRecursion),
     "serving.engine": (EngineInTwoLoops, EngineByTail),
     "serving.report": (report_in_a_loop, report_by_tensors),

@@ -189,7 +189,7 @@ def right_hashes(tokens: Sequence[int], block_size: int) -> list[int]:
 
 def right_index(block_size: int, weak: int, steps: Sequence[Sequence[Any]]) -> list[int]:
     """A list of what is known: names, beginnings and blocks."""
-    name_of = (transformers_hashes, weak_hashes, weak_at_the_end)[weak]
+    name_of = (transformers_hashes, weak_hashes, weak_at_the_end, weak_hashes)[weak]
     known: list[tuple[int, list[int], int]] = []
     given: list[int] = []
     for kind, tokens, blocks in steps:
@@ -219,6 +219,9 @@ def right_queue(num_blocks: int, block_size: int, steps: Sequence[Sequence[int]]
     waiting: list[int] = []
     running: list[int] = []
     forgotten: list[int] = []
+    free = list(range(num_blocks))
+    own: dict[int, int] = {}  # of the running: the block that nobody else reads
+    asked: list[tuple[int, int]] = []
     lengths: list[int] = []
     given: list[int] = []
     for kind, k, n in steps:
@@ -227,19 +230,24 @@ def right_queue(num_blocks: int, block_size: int, steps: Sequence[Sequence[int]]
         elif kind == 0:
             waiting.append(len(lengths))
             lengths.append(k)
+            asked.append((k, n))
             given += [k, n, 3]
         elif kind == 1:
             waiting.remove(k)
             running.append(k)
+            own[k], free = free[0], free[2:]
             lengths[k] += 1
         else:
             gone = running[-1] if kind == 3 else k
             if gone in running:
-                forgotten.append(2 * gone)
+                forgotten.append(own[gone])
+                free.append(own[gone])
             waiting = [*[gone] * (kind == 3), *(r for r in waiting if r != gone)]
             running = [r for r in running if r != gone]
         given += [len(waiting), *waiting, len(running), *running, len(forgotten), *forgotten]
-        given += [int(r not in running) for r in range(len(lengths))] + lengths
+        given += [len(free), *(int(r not in running) for r in range(len(lengths))), *lengths]
+        for r in [*waiting, *running]:
+            given += [lengths[r] - asked[r][0], asked[r][1]]
     return [*given, 1]
 
 
@@ -247,9 +255,10 @@ def right_queue(num_blocks: int, block_size: int, steps: Sequence[Sequence[int]]
 
 
 class Paper:
-    """A scheduler that only counts. numbers: blocks, block size, budget, most running."""
+    """A scheduler that only counts. numbers: blocks, block size, budget, most running. answers: of each request, if known."""
 
-    def __init__(self, numbers: Sequence[int], shares: bool) -> None:
+    def __init__(self, numbers: Sequence[int], shares: bool, answers: Sequence[Sequence[int]] = ()) -> None:
+        self.answers = answers
         self.num_blocks, self.size, self.budget, self.most = numbers
         self.shares = shares
         self.texts: list[list[int]] = []
@@ -312,15 +321,18 @@ class Paper:
                 for i in range(self.read[k] // self.size):
                     self.known.setdefault(tuple(self.texts[k][: (i + 1) * self.size]), self.tables[k][i])
             if self.read[k] == len(self.texts[k]):
-                self.texts[k].append(next_token(self.texts[k]))
+                text = self.texts[k]
+                text.append(self.answers[k][-self.news[k]] if self.answers else next_token(text))
                 self.news[k] -= 1
                 if self.news[k] == 0:
                     self.leave(k)
 
 
-def on_paper(numbers: Sequence[int], arrivals: Sequence[Sequence[Any]], shares: bool) -> list[list[Any]]:
+def on_paper(
+    numbers: Sequence[int], arrivals: Sequence[Sequence[Any]], shares: bool, answers: Sequence[Sequence[int]] = ()
+) -> list[list[Any]]:
     """Each pass: the plan as (request, tokens, tokens in memory then), free blocks, waiting requests, who gets a token."""
-    paper = Paper(numbers, shares)
+    paper = Paper(numbers, shares, answers)
     passes: list[list[Any]] = []
     for step in range(200):
         for when, prompt, new in arrivals:
@@ -372,8 +384,8 @@ def right_answers(
 def right_rows(
     toy: Any, numbers: Sequence[int], arrivals: Sequence[Sequence[Any]], end: None, aborts: Sequence[Sequence[int]]
 ) -> list[int]:
-    """By the schedule on paper, in which the tokens that are written play no part: no two texts begin alike for long."""
-    passes = on_paper(numbers, arrivals, True)
+    """By the schedule on paper, with what each would have written alone."""
+    passes = on_paper(numbers, arrivals, True, [alone(toy, prompt, new, end) for _, prompt, new in arrivals])
     return [*(sum(n for _, n, _ in plan) for plan, *_ in passes), *(due for *_, due in passes)]
 
 

@@ -92,11 +92,11 @@ times = clock.in_turns(runs, 9)
 plots.lines({"a pass": ([*runs], [times[n] / times[1] for n in runs])}, plots.Axes(x="rows in the pass", y="times one row"))
 
 # %% [markdown] id="9ca780be"
-# The curve rises far more slowly than the number of rows. So a server should put as many users as it can into each pass. Old servers did it with a *static* batch: wait until there are 16 requests, decode all of them, answer when the longest is done. How bad is that? It depends on how different the answers' lengths are. Microsoft has published when 19,366 people asked models in its cloud something, in one hour of November 2023, with the lengths of their prompts and of the answers (Patel et al., *Splitwise*, 2024). Half of the prompts have more than 1,020 tokens, half of the answers more than 129, and both range over a factor of more than a hundred. 1,000 of these requests, in their order, are in `texts/azure-conversations.csv`. Our model reads 256 tokens, so prompts are a twentieth of theirs here, and answers a tenth.
+# The curve rises far more slowly than the number of rows. So a server should put as many users as it can into each pass. Old servers did it with a *static* batch: wait until there are 16 requests, decode all of them, answer when the longest is done. How bad is that? It depends on how different the answers' lengths are. Microsoft has published when 19,366 people asked models in its cloud something, in one hour of November 2023, with the lengths of their prompts and of the answers (Patel et al., *Splitwise*, 2024). Half of the prompts have more than 1,020 tokens, half of the answers more than 129, and both range over a factor of more than a hundred. The 1,000 requests from the 1,001st on are in `texts/azure-conversations.csv`, in their order; half of their answers have more than 379 tokens. Our model reads 256 tokens, so prompts are a twentieth of theirs here, and 150 tokens at most; answers are a tenth, and 100 at most.
 
 # %% id="c7759c36"
 def trace(count: int) -> list[tuple[float, int, int]]:
-    """Of the first requests of the trace: the second in which each comes, and the lengths of its prompt and answer."""
+    """Of the file's first requests: the second in which each comes, and the lengths of its prompt and answer, cut down."""
     lines = Path("texts/azure-conversations.csv").read_text().splitlines()[3 : 3 + count]
     rows = [line.split(",") for line in lines]
     return [(float(at), min(-(-int(p) // 20), 150), min(-(-int(a) // 10), 100)) for at, p, a in rows]
@@ -192,7 +192,12 @@ measured("serving.blocks", 100 * shares["blocks of 16"])
 # ### Exercise 2 · A pool of blocks
 # difficulty ●●○○○ · importance ●●●●● · 15 minutes
 #
-# All keys and values lie in one large piece of memory, cut into blocks. The pool knows which blocks are free. A block can have several readers, since two texts with the same beginning can share it, so the pool counts them: it is free again when the last reader has given it back. Errors in this class are the worst kind. A block that is given back twice ends up with two owners, and they overwrite each other's texts without any error message; vLLM had that (<a href="https://github.com/vllm-project/vllm/issues/3347">vllm-project/vllm#3347</a>). So the pool refuses.
+# All keys and values lie in one large piece of memory, cut into blocks. The pool knows which blocks are free. A block can have several readers, since two texts with the same beginning can share it, so the pool counts them: it is free again when the last reader has given it back. Errors here are the worst kind. A block that is given back twice ends up with two owners, and they overwrite each other's texts without any error message. So the pool refuses. In vLLM it was a refusal of this kind that showed that shared blocks were given back twice (<a href="https://github.com/vllm-project/vllm/pull/3347">vllm-project/vllm#3347</a>).
+#
+# <details><summary>How to read a report of this check</summary>
+#
+# Each step gives three numbers: what came of it, the free blocks, and the readers of all blocks together. What came of it: 0 done; 1 the block is free now; 6 a block was to be shared or given back that was never handed out; 7 a block was handed out that is in use; 8 MemoryError; 9 ValueError.
+# </details>
 #
 # <details><summary>Hint</summary>
 #
@@ -253,6 +258,11 @@ check("serving.pool", BlockPool)
 # ![Two texts and a memory of eight blocks with four slots each. The table of the first text is 5, 0, 3, that of the second 5, 6: they share block 5. The last block of each is partly empty.](figures/tables.svg)
 #
 # A table grows by `append`. It takes new blocks only when the last one is full, and it takes all or none: if there are not enough blocks, it gives back what it took and changes nothing. Otherwise a request that could not be served would still hold blocks.
+#
+# <details><summary>How to read a report of this check</summary>
+#
+# Each step gives its slots (-1: MemoryError, -5: the pool refused), then the numbers of blocks and tokens of the table, of free blocks, and of readers of all blocks. The very last number is 1 if the list of shared blocks is as it was.
+# </details>
 #
 # <details><summary>Hint 1</summary>
 #
@@ -325,7 +335,12 @@ print("slots of one's tokens:", one.slots(0, one.length))
 # ### Exercise 4 · Copy on write
 # difficulty ●●●○○ · importance ●●●○○ · 15 minutes
 #
-# Lesson 13 asked for many answers to one question. All of them begin with the same prompt, so its keys and values need to be in memory only once. A *fork* of a table has the same blocks, and each of them gets one more reader. The last block may be partly full, and there both texts want to write their next token into the same slot. So before a table writes into a block that others read, it takes a block of its own and copies the contents (*copy on write*).
+# Lesson 13 asked for many answers to one question. All of them begin with the same prompt, so its keys and values need to be in memory only once. A *fork* of a table has the same blocks, and each of them gets one more reader. The last block may be partly full, and there both texts want to write their next token into the same slot. So before a table writes into a block that others read, it takes a block of its own and copies the contents (*copy on write*). The engine below does not fork, as each of its users asks for one answer; the last section says how it could.
+#
+# <details><summary>How to read a report of this check</summary>
+#
+# Each step gives the numbers of free blocks and of copies so far, with -1 before them for a MemoryError. Behind all steps comes for each table what its slots hold, where tokens are numbered as they were written, and its numbers of blocks and tokens.
+# </details>
 #
 # <details><summary>Hint 1</summary>
 #
@@ -534,7 +549,7 @@ class PagedLM(CausalLM):
 
 
 # %% [markdown] id="aa4a92c3"
-# Three texts, whose tokens lie scattered in blocks of 4, against the same texts read alone by lesson 03's model. The first pass reads two prompts whole and a piece of the third. The second pass reads the rest of the third, and one token each of the others.
+# Three texts, whose tokens lie scattered in blocks of 4, against the same texts read alone by lesson 03's model. The first pass reads two texts but for their last token, and a piece of the third. The second pass reads the rest of the third, and one token each of the others.
 
 # %% id="5240fda0"
 model = checkpoint.build(PagedLM)
@@ -556,7 +571,7 @@ print("as alone, up to rounding:", torch.allclose(logits, alone, atol=1e-4), "| 
 # %% [markdown] id="1688ffbc"
 # ## What users have in common
 #
-# Many prompts begin alike: the same instructions of a chat program, the same document, the conversation so far. Keys and values depend on the tokens before them and on nothing else. So if a text begins with the same tokens as another one that is in memory, it can use those blocks, and need not read these tokens at all. One question remains: how do we find them quickly?
+# Many prompts begin alike: the same instructions of a chat program, the same document, the conversation so far. Keys and values depend on their own token, on those before it and on nothing else. So if a text begins with the same tokens as another one that is in memory, it can use those blocks, and need not read these tokens at all. One question remains: how do we find them quickly?
 #
 # ### Exercise 7 · Hashes of blocks
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
@@ -620,7 +635,7 @@ measured("serving.changed", stay[16, 100])
 #
 # The index knows the block of each hash. Two things must not go wrong. First, a hash is not an equality. With 8 bytes a collision by chance is rare, but a shorter or weaker hash, or one that somebody can compute in order to collide, hands a user the keys of another user's text; vLLM made its hash harder to foresee for that reason (<a href="https://github.com/vllm-project/vllm/pull/12621">vllm-project/vllm#12621</a>), and Megatron-LM replaced one whose collisions anybody could compute (<a href="https://github.com/NVIDIA/Megatron-LM/pull/4158">NVIDIA/Megatron-LM#4158</a>). The cure is cheap: remember the tokens, and compare. Second, a block that has become free must leave the index, since its contents will be overwritten.
 #
-# And one thing is easily forgotten: a text that is found *whole* still needs its last token read, because the pass must give logits for something (<a href="https://github.com/vllm-project/vllm/issues/3239">vllm-project/vllm#3239</a>, <a href="https://github.com/GeeeekExplorer/nano-vllm/issues/144">GeeeekExplorer/nano-vllm#144</a>). So at least one token is left over.
+# And one thing is easily forgotten: a text that is found *whole* still needs its last token read, because the pass must give logits for something (<a href="https://github.com/vllm-project/vllm/pull/3239">vllm-project/vllm#3239</a>, <a href="https://github.com/GeeeekExplorer/nano-vllm/issues/144">GeeeekExplorer/nano-vllm#144</a>). So at least one token is left over.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -645,8 +660,11 @@ class PrefixIndex:
         ### END SOLUTION
 
     def add(self, tokens: Sequence[int], blocks: Sequence[int]) -> None:
-        """Know the full blocks of a text that is in memory: the first of them, where there are fewer blocks than that. A
-        hash that is taken stays as it is."""
+        """Know the full blocks of a text that is in memory. A hash that is taken stays as it is.
+
+        blocks: those of the text's beginning, in order. There may be fewer than it has full blocks, or more: what has no
+        block, or no hash, is left out.
+        """
         ### BEGIN SOLUTION
         for i, (name, block) in enumerate(zip(self.hashes(tokens, self.block_size), blocks, strict=False)):
             if name not in self.block_of:
@@ -655,7 +673,7 @@ class PrefixIndex:
         ### END SOLUTION
 
     def find(self, tokens: Sequence[int]) -> list[int]:
-        """The blocks in memory with the longest beginning of a text that is known, block by block.
+        """The blocks, in order, that hold the beginning of a text: as many, from the first on, as are known.
 
         At least one token is left over, and each block's tokens, and all before them, are compared with the text's own.
         """
@@ -694,7 +712,12 @@ check("serving.prefix", PrefixIndex)
 #
 # Requests wait in a queue, in the order of their arrival. Some are *running*: they have a table and are read in passes. A request leaves when its answer is done, or when its user has closed the window.
 #
-# And there is a third way. Texts grow, and all blocks may be taken while the oldest user needs one more. Then the request that began last is *preempted*: it loses all of its blocks and goes back to the head of the queue, since everybody there came later. What it has written so far stays with it. When it gets its turn again, it reads prompt *and* answer as if both were a prompt, and goes on. Programs that read only the prompt again give a broken answer (<a href="https://github.com/vllm-project/vllm/issues/16832">vllm-project/vllm#16832</a>), and programs that put it at the end of the queue let it wait twice (<a href="https://github.com/vllm-project/vllm/issues/41951">vllm-project/vllm#41951</a>).
+# And there is a third way. Texts grow, and all blocks may be taken while the oldest user needs one more. Then the request that began last is *preempted*: it loses all of its blocks and goes back to the head of the queue, since everybody there came later. What it has written so far stays with it. When it gets its turn again, it reads prompt *and* answer, and goes on. Nothing else about it changes: which of its tokens are the answer, and how many are wanted in all. A program that read only the prompt again went on with a broken answer (<a href="https://github.com/PaddlePaddle/FastDeploy/pull/3080">PaddlePaddle/FastDeploy#3080</a>). And the place in the queue must be kept, too: where vLLM has a queue with priorities, a preempted request is sorted in as if it had never run, and one that has not begun may overtake it (<a href="https://github.com/vllm-project/vllm/issues/41951">vllm-project/vllm#41951</a>).
+#
+# <details><summary>How to read a report of this check</summary>
+#
+# A new request gives the number of its tokens, how many new ones it wants, and its end token; 9 stands for a ValueError. After each step come: how many wait, and which; how many run, and which; how many blocks the index has forgotten so far, and which; how many are free; 1 for each request without a table; the number of tokens of each request; and of those that wait or run, how many tokens are written and how many are wanted.
+# </details>
 #
 # <details><summary>Hint</summary>
 #
@@ -735,8 +758,8 @@ class Queue:
     def add(self, prompt: Sequence[int], max_new_tokens: int, end_tokens: Collection[int] = ()) -> Request:
         """A new request, which waits behind all others.
 
-        Raises ValueError where it could never be served: an empty prompt, no new token, or more tokens to be read, all
-        but the last new one, than the whole memory has slots.
+        Raises ValueError where it could never be served: an empty prompt, no new token, or too long a text. Prompt and
+        answer must fit into the whole memory, whoever is in it now; the last new token is never read and needs no slot.
         """
         ### BEGIN SOLUTION
         if not prompt or max_new_tokens < 1:
@@ -779,7 +802,7 @@ check("serving.queue", Queue)
 # ### Exercise 10 · The scheduler
 # difficulty ●●●●○ · importance ●●●●● · 25 minutes
 #
-# Before each pass the scheduler decides how many tokens of which requests are read. A pass has a *token budget*, because its duration grows with its tokens, and everybody in it waits for its end. A prompt that is longer than what is left of the budget is read in several passes, in chunks, while the others go on writing (*chunked prefill*, Agrawal et al., *Sarathi-Serve*, 2024). Without chunks, the answers of all users stand still while one long prompt is read: a server's decoding was seen to fall from 270 tokens a second to 6.6 (<a href="https://github.com/local-inference-lab/vllm/issues/541">local-inference-lab/vllm#541</a>).
+# Before each pass the scheduler decides how many tokens of which requests are read. A pass has a *token budget*, because its duration grows with its tokens, and everybody in it waits for its end. A prompt that is longer than what is left of the budget is read in several passes, in chunks, while the others go on writing (*chunked prefill*, Agrawal et al., *Sarathi-Serve*, 2024). Without chunks, the answers of all users stand still while one long prompt is read. With chunks it depends on how long a pass with a chunk takes: on one server, in spite of chunks, an answer slowed down from 270 tokens a second to 6.6 while a prompt of 65,535 tokens was read (<a href="https://github.com/local-inference-lab/vllm/issues/541">local-inference-lab/vllm#541</a>). So the budget is what matters, and you will choose one at the end.
 #
 # The rules, as in vLLM's scheduler:
 #
@@ -788,6 +811,11 @@ check("serving.queue", Queue)
 # 3. Then waiting requests begin, in their order, while budget and places are left, with what the index finds. If the first does not fit into memory, nobody overtakes it. And after a preemption in this pass nobody begins: memory is short.
 #
 # There is no case for "prefill" and none for "decode". A request has tokens of which some have not been read. That is all.
+#
+# <details><summary>How to read a report of this check</summary>
+#
+# Each pass gives how many requests are in the plan; of each its number, how many tokens it reads, and how many it then has in memory; then how many blocks are free, how many requests wait, and how many of these have a table, where 0 is right. -7 ends it: a request reads more tokens than it has.
+# </details>
 #
 # <details><summary>Hint 1</summary>
 #
@@ -859,7 +887,7 @@ check("serving.schedule", Scheduler)
 # ### Exercise 11 · The engine
 # difficulty ●●●○○ · importance ●●●●● · 20 minutes
 #
-# Now everything comes together. A step schedules, packs, runs the model, and gives each user the token that is due. A request whose prompt was read only in part gets no token yet: the logits of its chunk are those of a token in the middle of its prompt. What was read goes into the index, so that others can share it, and only *after* the pass, when the keys are there. A request that is done leaves at once, and its place is free in the next step.
+# Now everything comes together. A step schedules, packs, runs the model, and gives each user the token that is due. A request whose prompt was read only in part gets no token yet: the logits of its chunk are those of a token in the middle of its prompt. What was read, prompt and answer, goes into the index *after* the pass, when the keys are there, so that others can share it. A request that is done leaves at once, and its place is free in the next step.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -954,15 +982,30 @@ measured("serving.passes", together[0])
 # 48, as for a single user: the first pass reads all prompts and gives 16 first tokens, and each of the others gives everybody one. A sixteenth of the passes, each of them a little longer. The answers are the same, token for token.
 # </details>
 #
-# Then memory gets short. At its end a text has up to 10 blocks of 8. With fewer blocks than that, requests wait, or are preempted and read again. How does the number of passes grow? And do the answers stay the same?
+# Then memory gets short. At its end a text has up to 10 blocks of 8, so 16 users who share nothing would have up to 160. With fewer blocks, requests wait, or are preempted and read again. How does the number of passes grow? And do the answers stay the same?
 
 # %% id="99ae4298"
-for blocks in (256, 64, 32, 12):
-    passes, texts_now = served(num_blocks=blocks)
-    print(f"{blocks:3} blocks: {passes:3} passes, the same answers: {texts_now == together[1]}")
+from grader.instruments import patch
+
+preempt, preempted = Queue.preempt, []
+
+
+def noted(queue: Queue) -> None:
+    """Preempt, and note it."""
+    preempted.append(queue.running[-1])
+    preempt(queue)
+
+
+# %% id="e623f9ae"
+with patch.replaced(Queue, preempt=noted):
+    for blocks in (256, 64, 32, 12):
+        preempted.clear()
+        passes, texts_now = served(num_blocks=blocks)
+        same_texts = texts_now == together[1]
+        print(f"{blocks:3} blocks: {passes:3} passes, {len(preempted):2} preemptions, the same answers: {same_texts}")
 
 # %% [markdown] id="2677bdad"
-# Memory decides how many users run at a time. Twelve blocks are enough for one user, and nobody's answer changes. It only takes longer, which is the first half of the answer to the question at the top.
+# Memory decides how many users run at a time. With twelve blocks it is two or three of them, who read the beginning that their prompts have in common from the same blocks, and nobody's answer changes. It only takes longer, which is the first half of the answer to the question at the top.
 #
 # ### Who found what in memory
 #
@@ -1060,7 +1103,7 @@ def report(
 check("serving.report", report)
 
 # %% [markdown] id="a92d605d"
-# Now arrivals: the first 60 requests of the trace, at the times at which they came, of which a second counts as 800 units. The model is again the one that only counts. Its clock is made up, so that the result is the same on every machine: a pass takes 20 units, and one more for each token in it. The loop is folded: it adds who has come, lets the engine make a step, and notes the time.
+# Now arrivals: the first 60 requests of the file, at the times at which they came, of which a second counts as 800 units. The model is again the one that only counts. Its clock is made up, so that the result is the same on every machine: a pass takes 20 units, and one more for each token in it. The loop is folded: it adds who has come, lets the engine make a step, and notes the time.
 
 # %% jupyter={"source_hidden": true} id="36377cdc"
 def replay(engine: Engine, requests: list[tuple[float, int, int]], second: int = 800) -> list[tuple[float, list]]:
@@ -1090,24 +1133,28 @@ predict(
 )
 
 # %% id="81287706"
-ways = {
-    "one after the other": Engine(Clockwork(), 256, 8, 256, 1),
-    "16 users, whole prompts": Engine(Clockwork(), 256, 8, 2048, 16),
-    "16 users, chunks": Engine(Clockwork(), 256, 8, 24, 16),
-    "chunks, little memory": Engine(Clockwork(), 48, 8, 24, 16),
+ways = {  # blocks, slots in a block, budget, most running
+    "one after the other": (256, 8, 256, 1),
+    "16 users, whole prompts": (256, 8, 2048, 16),
+    "16 users, chunks": (256, 8, 24, 16),
+    "chunks, little memory": (48, 8, 24, 16),
 }
-best = {}
-for name, engine in ways.items():
-    log = replay(engine, trace(60))
-    ttfts, tpots, best[name] = report(log, 1000.0, 50.0)
+
+# %% id="a0ebe684"
+best, limits = {}, (1000.0, 50.0)
+for name, numbers in ways.items():
+    log = replay(Engine(Clockwork(), *numbers), trace(60))
+    ttfts, tpots, best[name] = report(log, *limits)
     longest = max(after - before for _, times in log for before, after in itertools.pairwise(times))
-    print(f"{name:>24}: mean TTFT {sum(ttfts) / 60:6,.0f}, longest gap {longest:5,.0f}, goodput {1000 * best[name]:.2f}")
+    soon, fast = sum(t <= limits[0] for t in ttfts), sum(t <= limits[1] for t in tpots)
+    print(f"{name:>24}: {soon:2} of 60 begin in time, {fast:2} go on in time; mean TTFT {sum(ttfts) / 60:6,.0f},"
+          f" longest gap {longest:3,.0f}; goodput {1000 * best[name]:.2f} in 1,000 units")
 measured("serving.best", max(best, key=best.get))
 
 # %% [markdown] id="1efdcbf4"
 # <details><summary>What the numbers say</summary>
 #
-# One after the other has the best pace for those whose turn it is, and almost nobody gets a first token in time: the requests come faster than they are served, and the queue grows. With 16 users at once the queue is gone. Whole prompts give the quickest first tokens, and gaps of up to 218 units for all who are reading: that is a pass with long prompts in it. Chunks bound the gap at 20 + 24 = 44, and pay with a later first token. With little memory, requests are preempted and read again, and somebody's text stood still for 468 units.
+# One after the other has the best pace for those whose turn it is, and almost nobody gets a first token in time: the requests come faster than they are served, and the queue grows. With 16 users at once the queue is gone. Whole prompts give the quickest first tokens, and gaps of up to 218 units for all who are reading: that is a pass with long prompts in it. So twelve of them fall behind the pace that was promised. Chunks bound the gap at 20 + 24 = 44, and pay with a later first token. With little memory, requests are preempted and read again. Somebody's text stood still for 468 units, though no pass took more than 44.
 #
 # Which way is the best is a question about promises. Put 500 in place of 1,000 into the cell: then whole prompts win.
 # </details>
@@ -1169,7 +1216,7 @@ measured("serving.choice", best_budget(150, 12, cost, 400))
 # A prompt that is cut into c chunks pays the 20 units of a pass, and the 12 readers' rows, c times: 150 + 32 c units in all. With 400 units that is 7 chunks, of 22 tokens. The longer the newcomer may wait, the smoother it is for the others, with less and less gain.
 # </details>
 #
-# Now yours: what does a pass cost on *your* machine? The cell measures passes of 1 to 128 rows of one text. Put the numbers into `best_budget`, with a limit that you would accept, in milliseconds. Is the curve a straight line? If your processor works on rows in groups, some budgets are better than both of their neighbours.
+# Now yours: what does a pass cost on *your* machine? The cell measures passes of 1 to 128 rows of one text, draws a straight line through two of them, and asks `best_budget`. Change the limit to one that you would accept, in milliseconds. Then measure more sizes: is it a straight line? If your processor works on rows in groups, some budgets are better than both of their neighbours.
 
 # %% tags=["nbval-ignore-output"] id="2bf6e64e"
 sizes = (1, 8, 16, 32, 64, 128)
@@ -1231,7 +1278,7 @@ class Service:
 
 
 # %% [markdown] id="b61ee8ca"
-# Four visitors ask the page over HTTP, at the same time. A fifth leaves after the first token. Does each of the four read what they would have read alone?
+# Four visitors ask the page over HTTP, at the same time. A fifth has begun before them, and leaves while they read. Does each of the four read what they would have read alone?
 
 # %% id="7db69b00"
 from concurrent.futures import ThreadPoolExecutor
@@ -1242,9 +1289,11 @@ asked = ["Emma Woodhouse, handsome,", "Anne hoped she had", "Emma Woodhouse, han
 service = Service(Engine(model, 64, 8), checkpoint.tokenizer)
 alone_texts = ["".join(service.answer(words)) for words in asked]
 with page.served(service.answer, "Austen, for all") as url, ThreadPoolExecutor(4) as visitors:
-    leaving = service.answer("She was")
-    next(leaving), leaving.close()
-    same = list(visitors.map(lambda words: page.asked(url, words), asked)) == alone_texts
+    leaving = service.answer("She was", 100)
+    next(leaving)
+    answered = visitors.map(lambda words: page.asked(url, words), asked)
+    leaving.close()
+    same = list(answered) == alone_texts
 print("each of them reads what they would have read alone:", same)
 
 # %% tags=["nbval-ignore-output"] id="5934c0dd"
@@ -1261,15 +1310,15 @@ for words, more in zip(asked, alone_texts, strict=True):
 #
 # ## Where others go further
 #
-# Your engine decides what vLLM, SGLang and transformers' `generate_batch` decide, and in the same order. They differ in what a pass costs, and in what they add:
+# Your engine decides what vLLM decides, in the same order. SGLang and transformers' `generate_batch` decide the same things by other rules, and all of them differ in what a pass costs, and in what they add:
 #
 # | | here | vLLM, SGLang, transformers |
 # |---|---|---|
 # | attention | a loop over texts, which copies their keys and values | one kernel for all texts, which reads the blocks where they lie |
 # | a pass | planned, then computed | the next one is planned while this one is computed |
 # | free blocks | forgotten at once | stay in the index until they are needed (vLLM), or in a tree of all prefixes (SGLang's RadixAttention) |
-# | memory is short | the newest is preempted and reads everything again | the same, or its blocks are moved to the processor's memory and back |
-# | prefill and decode | in one pass | the same, or on different machines (DistServe) |
+# | memory is short | the newest is preempted and reads everything again | the same (vLLM); the one that has written least is (SGLang); or its blocks are moved to the processor's memory and back |
+# | prefill and decode | in one pass | the same (vLLM); prompts first, in passes of their own, unless one asks for mixed ones (SGLang); on different machines (DistServe) |
 # | next tokens | the most likely | sampling for each request, several tokens a pass with a draft (lesson 15) |
 # | models | Qwen3 | sliding windows, MLA, states: each kind of layer has blocks of its own |
 #
@@ -1291,9 +1340,9 @@ predictions()
 # | who is in it | the same until all are done | decided before each pass | a finished user's place is free at once |
 # | cache | one piece, as long as the longest text | blocks, taken when needed | less than one block is empty for each user |
 # | where a token lies | at its position | `table[p // B] * B + p % B` | any free block will do |
-# | the same beginning | computed and kept for each user | found by a chained hash, compared, shared | keys depend on the tokens before them alone |
+# | the same beginning | computed and kept for each user | found by a chained hash, compared, shared | keys depend on their own token and those before it alone |
 # | a shared block that is not full | – | copied before it is written to | two texts go on differently |
-# | a long prompt | one pass | chunks, within a budget | nobody's gap is longer than a pass |
+# | a long prompt | one pass | chunks, within a budget | no pass is longer than the budget allows |
 # | memory is full | an error | the newest is preempted, and reads prompt and answer again | the oldest always gets on |
 # | what is measured | tokens a second | TTFT, TPOT, goodput | users wait; machines don't |
 #
@@ -1301,7 +1350,7 @@ predictions()
 #
 # <details><summary>Why does your answer take longer when others ask, and what would you change first?</summary>
 #
-# Three reasons. You wait until it is your turn, if few users fit into memory or into a pass. Passes take longer with more tokens in them, most of all those that read a long prompt. And memory may run out, so that your text is read twice. What to change first follows from the measurement: a long TTFT with a short TPOT says that users wait in the queue, so memory must hold more of them (blocks, sharing). Long gaps say that passes are too long, so prompts must be cut (a budget).
+# Three reasons. You wait until it is your turn, if few users fit into memory or into a pass. Passes take longer with more tokens in them, most of all those that read a long prompt. And memory may run out, so that your text is read twice. What to change first follows from the measurement: a long TTFT with a short TPOT says that users wait in the queue, so memory must hold more of them (blocks, sharing). Long gaps of all readers say that passes are too long, so prompts must be cut (a budget); a long gap of one of them, that they were preempted (memory again).
 # </details>
 #
 # <details><summary>How much memory does a user waste with blocks of 16?</summary>

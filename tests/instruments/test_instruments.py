@@ -54,6 +54,10 @@ def test_the_clock_reports_the_median_and_leaves_the_first_call_out(watch: Watch
     assert clock.milliseconds(watch.takes(9.0, 0.002, 0.5, 0.004, 0.003, 0.001), repeats=5) == pytest.approx(3.0)
 
 
+def test_a_first_call_counts_where_it_is_asked_for(watch: Watch) -> None:
+    assert clock.once(watch.takes(9.0, 0.002)) == pytest.approx(9000.0)
+
+
 def test_calls_take_turns(watch: Watch) -> None:
     order: list[str] = []
     runs = {name: (lambda name=name: order.append(name)) for name in "ab"}
