@@ -79,7 +79,11 @@ def time_limit(seconds: float = SECONDS) -> Iterator[None]:
 
 
 def passes(
-    recorded: Recording, exercise: str, changed: Callable[[str], dict[str, Any]], mutant: Mutant, seconds: float
+    recorded: Recording,
+    exercise: str,
+    changed: Callable[[str], dict[str, Any]],
+    mutant: Mutant,
+    seconds: float = SECONDS,
 ) -> bool:
     """Whether the check lets the mutant pass. Most don't get beyond the first cases, and are not examined further."""
     task, answer = recorded.task(exercise), recorded.answer(exercise)
