@@ -44,7 +44,8 @@ class Notes:
 def replay(task: Task, solution: Any, constant: bool = False) -> Any:
     """A program that gives the stored answers. constant: always the first one that it has, whatever is asked."""
     notes = Notes()
-    probe(task, _noting(solution, notes))
+    # Of the cases alone: what a check calls besides with other numbers is in no recording that is handed out.
+    probe(task, _noting(solution, notes), outputs_only=True)
     if constant:
         notes.by_inputs.clear()
         notes.in_order = {method: answers[:1] for method, answers in notes.in_order.items()}
