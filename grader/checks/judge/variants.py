@@ -12,6 +12,7 @@ from grader.recordings.answers import Answer
 from grader.recordings.tasks import TaskCase
 from grader.tolerance import Tolerance, agree
 
+ROUNDING = 1e-6  # of what is many times as large; a clamp or an overflow is off by its whole value
 LEFT_BEHIND = Finding(
     "the output is right, and no longer so once the same module was used for something else",
     "Look for what an earlier call leaves behind: a mask, a table or a length that is kept from the first one.",
@@ -52,10 +53,21 @@ def with_variants(verdict: CaseVerdict, case: TaskCase, observation: Observation
         if isinstance(variant, v.Moved):
             verdict = replace(verdict, remarks=(*verdict.remarks, *_elsewhere(varied)))
             continue
-        finding = _finding(variant, varied, right.of(variant), right.tolerance)
+        finding = _finding(variant, varied, right.of(variant), _room(variant, right.tolerance))
         if finding is not None:
             return replace(verdict, right=False, exact=False, finding=finding)
     return verdict
+
+
+def _room(variant: v.Variant, tolerance: Tolerance) -> Tolerance:
+    """How far a variant's output may be off.
+
+    Of large inputs a right program may subtract some that are nearly equal, as it does with a logsumexp of logits: what
+    their rounding leaves behind grows with them.
+    """
+    if not isinstance(variant, v.Large):
+        return tolerance
+    return replace(tolerance, relative=max(tolerance.relative, ROUNDING * variant.factor))
 
 
 def _elsewhere(varied: Varied) -> Iterator[str]:

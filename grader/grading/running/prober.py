@@ -6,6 +6,7 @@ from weakref import WeakKeyDictionary
 
 from grader.checks.examine import PartInputs, PartOutputs, Prober, examine
 from grader.checks.judge import judge
+from grader.checks.judge.variants import right_in
 from grader.checks.judge.verdict import Verdict
 from grader.checks.observation import Fed, Observation, PartClass, PartKey, Problem, Replaced
 from grader.grading.running.children import Children, Lost, Program, Unusable
@@ -15,6 +16,7 @@ from grader.grading.sandbox.jail import Child
 from grader.recordings.answers import Answer
 from grader.recordings.recording import Recording
 from grader.recordings.tasks import Task
+from grader.recordings.variants import Rows
 
 T = TypeVar("T")
 TIMES, LEAST_BYTES = 4, 4096  # how many times a right answer's bytes another may have, and how many in any case
@@ -149,7 +151,8 @@ class InChildren(Prober):
                 return
 
     def _observed_in(self, child: Child, name: str, deadline: float) -> tuple[Observation, ...]:
-        task, limits = self._recording.task(name), most_bytes(self._recording.answer(name))
+        task = self._recording.task(name)
+        limits = most_bytes(task, self._recording.answer(name))
         most = 2 * sum(limits) + wire.GRADIENT_BYTES * len(limits)
         command = self._commands[name]
         return self._children.ask(
@@ -164,7 +167,7 @@ class InChildren(Prober):
     def _ask_of_parts(
         self, child: Child, task: Task, deadline: float, command: bytes, read: Callable[[Message], T]
     ) -> T:
-        most = most_bytes_of_parts(self._recording.answer(task.exercise))
+        most = most_bytes_of_parts(task, self._recording.answer(task.exercise))
         return self._children.ask(child, command, deadline, read, most)
 
     def _aside(self, task: Task, ask: Callable[[Child, float], T]) -> T | None:
@@ -188,18 +191,21 @@ class InChildren(Prober):
         return found[0] if found else None
 
 
-def most_bytes(answer: Answer) -> list[int]:
-    """The bytes that each case's output may have: a few times what the right one takes, or a known mistake's."""
-    return [
-        TIMES * max(want.nbytes, *(mistake.outputs[i].nbytes for mistake in answer.mistakes), 0) + LEAST_BYTES
-        for i, want in enumerate(answer.outputs)
-    ]
+def most_bytes(task: Task, answer: Answer) -> list[int]:
+    """The bytes that each case's output may have: a few times what the right one takes, also for more rows, or a known
+    mistake's."""
+    found = []
+    for i, (case, want) in enumerate(zip(task.cases, answer.outputs, strict=True)):
+        more = [right_in(answer, i).of(variant) for variant in case.variants if isinstance(variant, Rows)]
+        known = [want, *more, *(mistake.outputs[i] for mistake in answer.mistakes)]
+        found.append(TIMES * max(output.nbytes for output in known) + LEAST_BYTES)
+    return found
 
 
-def most_bytes_of_parts(answer: Answer) -> int:
+def most_bytes_of_parts(task: Task, answer: Answer) -> int:
     """The bytes that a composite's output in every case, and all that its parts are given or give, may have."""
     tensors = [t for calls in answer.part_calls for call in calls for t in (call.input, call.output) if t is not None]
-    return TIMES * sum(tensor.nbytes for tensor in tensors) + sum(most_bytes(answer))
+    return TIMES * sum(tensor.nbytes for tensor in tensors) + sum(most_bytes(task, answer))
 
 
 _encoded: WeakKeyDictionary[Recording, dict[str, bytes]] = WeakKeyDictionary()
@@ -209,7 +215,7 @@ def _probe_commands(recording: Recording) -> Mapping[str, bytes]:
     """The command to probe each of a recording's exercises, which is the same for a whole class."""
     if recording not in _encoded:
         _encoded[recording] = {
-            name: wire.ask_probe(recording.task(name), most_bytes(recording.answer(name)))
+            name: wire.ask_probe(recording.task(name), most_bytes(recording.task(name), recording.answer(name)))
             for name in recording.exercises
         }
     return _encoded[recording]
