@@ -10,20 +10,17 @@ minute or two.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from functools import partial
-from itertools import product
 from pathlib import Path
-from typing import Any
 
-import balance
+import routers
 import torch
 import torch.nn.functional as F
-from balance import DIM, EVERY, EXPERTS, STEPS, WIDTH, bytes_of
+from balance import DIM, WIDTH
 from routers import SigmoidMoE
 from torch import Tensor, nn
-from train import HELD_OUT_NOVEL, HERE, TRAINING_NOVELS
+from train import HERE
 
 SEEDS, FACTORS = (0, 1, 2), (1.0, 2.5)
 
@@ -47,20 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     default = HERE.parent / "solutions" / "07-moe" / "texts" / "routed-factor.json"
     parser.add_argument("--output", type=Path, default=default)
     output = parser.parse_args(arguments).output
-
-    tokens, held_out = bytes_of(TRAINING_NOVELS), bytes_of([HELD_OUT_NOVEL])
-    kept: dict[str, Any] = {"steps": list(range(0, STEPS + 1, EVERY)), "experts": EXPERTS, "runs": {}}
-    if output.is_file():
-        kept = json.loads(output.read_text())
-    for seed, factor in product(SEEDS, FACTORS):
-        runs = kept["runs"].setdefault(f"{factor:g}", [])
-        if len(runs) > seed:
-            continue
-        made = balance.run("a loss for unequal load", tokens, held_out, seed, partial(SharedMoE, factor))
-        runs.append({"held_out_nats": made["held_out_nats"], "shares": made["shares"][-1]})
-        print(f"times {factor:g}, seed {seed}: {made['held_out_nats'][-1]:.3f} nats", flush=True)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(kept) + "\n")
+    variants = {f"{factor:g}": partial(SharedMoE, factor) for factor in FACTORS}
+    routers.train_each(output, "times ", SEEDS, variants)
 
 
 if __name__ == "__main__":
