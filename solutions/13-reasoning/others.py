@@ -59,7 +59,8 @@ CONFIGS = st.fixed_dictionaries(
 
 
 def of_filters(config: dict[str, Any], n: Numbers) -> Case:
-    settings = (0.3 + config["tenths"] / 4, config["top_k"], config["tenths"] / 10, (n.seed % 4) / 10)
+    min_p = 0.0 if config["top_k"] == 1 else (n.seed % 4) / 10  # of one token there is none to drop
+    settings = (0.3 + config["tenths"] / 4, config["top_k"], config["tenths"] / 10, min_p)
     shape = (min(2, n.batch), config["vocab"])
     return exercises.filter_case(str(n.seed), shape, *settings, scale=1 + n.scale)
 

@@ -158,7 +158,9 @@ def of_schedule(config: dict[str, Any], n: Numbers) -> Case:
 def of_engine(config: dict[str, Any], n: Numbers) -> Case:
     numbers, requests = requests_of(config, n)
     requests[0][2] = max(4, requests[0][2])
-    numbers[0] += 4
+    requests[1][1] = max(3, requests[1][1])  # its third token may be the one that ends answers
+    # The third may begin with all of the first, and its answer.
+    numbers[0] = config["spare"] - (-(max(r[1] for r in requests) + 2 * max(r[2] for r in requests)) // config["block"])
     aborts = [[2 + n.seed % 4, 1]] if n.seed % 3 == 0 and requests[1][0] <= 2 else []
     return exercises.engine_case(str(n.seed), numbers, requests, bool(n.seed % 2), aborts)
 
