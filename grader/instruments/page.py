@@ -54,6 +54,8 @@ def served(answer: Callable[[str], Iterator[str]], title: str, port: int = 0) ->
                     self.wfile.flush()
             except ConnectionError:
                 pass  # the visitor has left
+            except Exception as error:  # told where somebody reads, and not only where the server runs
+                self.wfile.write(f"\n[The answer ends here: {type(error).__name__}: {error}]".encode())
             finally:
                 getattr(pieces, "close", lambda: None)()
 

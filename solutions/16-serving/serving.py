@@ -1249,26 +1249,37 @@ class Service:
         while True:
             while not self.wishes.empty() or not (scheduler.waiting or scheduler.running):
                 self.wishes.get()()
-            for request, token in self.engine.step():
-                self.mail[request].put((token, request.table is None))  # a request without a table is done
+            try:
+                for request, token in self.engine.step():
+                    self.mail[request].put((token, request.table is None))  # a request without a table is done
+            except Exception as error:  # told to all who wait: a thread that ends leaves them waiting for ever
+                for request, mailbox in self.mail.items():
+                    self.engine.abort(request)
+                    mailbox.put((error, True))
 
     def answer(self, words: str, tokens: int = 48) -> Iterator[str]:
         """The text behind some words, piece by piece."""
         ids, mine, began = self.tokenizer.encode(words).ids[-150:] or [0], SimpleQueue(), []
 
         def begin() -> None:
-            began.append(self.engine.add(ids, tokens))
-            self.mail[began[0]] = mine
+            try:
+                began.append(self.engine.add(ids, tokens))
+                self.mail[began[0]] = mine
+            except ValueError as error:  # the engine's memory is too small for this request
+                mine.put((error, True))
 
         def end() -> None:
-            self.engine.abort(began[0])
-            del self.mail[began[0]]
+            for request in began:
+                self.engine.abort(request)
+                del self.mail[request]
 
         self.wishes.put(begin)
         written, shown, done = [], "", False
         try:
             while not done:
                 token, done = mine.get()
+                if isinstance(token, Exception):
+                    raise token
                 written.append(token)
                 text = self.tokenizer.decode(written)
                 yield text[len(shown) :]

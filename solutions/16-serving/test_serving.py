@@ -403,6 +403,33 @@ def test_a_visitor_who_leaves_gives_all_blocks_back() -> None:
     assert wait_for(lambda: len(service.engine.scheduler.pool.free) == 20)
 
 
+def test_a_request_too_large_for_the_memory_is_refused_and_the_next_one_served() -> None:
+    service = service_of(5)
+    alone = "".join(service.answer("Anne hoped", 20))
+    with pytest.raises(ValueError):
+        next(service.answer("Anne hoped", 90))
+    assert "".join(service.answer("Anne hoped", 20)) == alone
+
+
+def test_an_engine_that_fails_tells_all_who_wait_and_goes_on() -> None:
+    service = service_of(20)
+    alone = "".join(service.answer("Anne hoped", 20))
+    step, waiting = service.engine.step, [service.answer("Anne hoped", 20), service.answer("She was", 20)]
+    for answer in waiting:
+        next(answer)
+
+    def fails() -> Any:
+        raise RuntimeError("no such block")
+
+    service.engine.step = fails
+    for answer in waiting:
+        with pytest.raises(RuntimeError, match="no such block"):
+            "".join(answer)
+    service.engine.step = step
+    assert "".join(service.answer("Anne hoped", 20)) == alone
+    assert wait_for(lambda: service.mail == {})
+
+
 @pytest.mark.browser
 @pytest.mark.slow
 def test_two_windows_are_answered_in_the_same_passes_and_a_closed_one_gives_its_blocks_back(test_output: Path) -> None:

@@ -57,6 +57,15 @@ def test_an_answer_is_closed_when_its_visitor_leaves() -> None:
         assert closed.wait(60)
 
 
+def test_an_error_in_an_answer_is_told_where_its_visitor_reads() -> None:
+    def answer(words: str) -> Iterator[str]:
+        yield words
+        raise ValueError("no block is free")
+
+    with page.served(answer, "Failing") as url:
+        assert page.asked(url, "so far") == "so far\n[The answer ends here: ValueError: no block is free]"
+
+
 def test_a_question_under_another_hosts_name_is_refused() -> None:
     with page.served(lambda words: iter([words]), "Here") as url:
         visitor = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
