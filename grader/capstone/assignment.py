@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from grader.authoring.recorder import record_exercise
 from grader.capstone.drawing import AXES, KNOWN, Drawn
-from grader.capstone.drives import in_parts, one_layer, whole
+from grader.capstone.drives import in_parts, on_small_numbers, one_layer, whole
 from grader.capstone.making import Capstone, fill_weights
 from grader.capstone.model import Model
+from grader.capstone.shrinking import shrinking
 from grader.checks.probe.running import one_thread
 from grader.config import Config
 from grader.digest import digest
@@ -26,7 +27,7 @@ from grader.recordings.recording import Recording, encoded_exercise
 from grader.tolerance import Tolerance
 
 LESSON = "capstone"
-EXERCISE, POINTS = "capstone.model", 14
+EXERCISE, POINTS = "capstone.model", 16
 LAYERS = 4  # so many are judged by themselves: every capstone has them
 ROOM, DRAWS = Tolerance(4e-4), 20  # of all layers together, rounding takes more than of one module
 LENGTH, PARTS = 13, [4, 1, 5, 1, 1, 1]
@@ -34,16 +35,29 @@ MADE_FROM = {"capstone": digest(repr((AXES, KNOWN)))[:32]}
 
 
 def exercise_of(drawn: Drawn, word: str = "", secret: str = "") -> Exercise:
-    """The exercise of an architecture: each of its first layers, the whole, and decoding with a cache.
+    """The exercise of an architecture: each of its first layers, the whole, norms on small numbers, and decoding with a
+    cache.
 
     word: any, for other random numbers. secret: for other weights, which are the same in all cases.
     """
 
     def case(name: str, drive: Callable[..., Any], args: Callable[[Draw], list[Any]] = lambda draw: []) -> Case:
         def drawn_args(draw: Draw) -> list[Any]:
-            return [tokens(drawn.config["vocab_size"], draw, LENGTH), *args(draw)]
+            return [texts(draw), *args(draw)]
 
         return Case(name, drawn_args, {"config": drawn.config}, tolerance=ROOM, draw=word, drive=drive, right=drive)
+
+    def texts(draw: Draw) -> Tensor:
+        return tokens(drawn.config["vocab_size"], draw, LENGTH)
+
+    def filled() -> Model:
+        model = Model(Config(drawn.config)).eval()
+        _filled(model, drawn, Draw(LESSON, drawn.name, word, secret))
+        return model
+
+    def small_numbers(draw: Draw) -> list[Any]:
+        changes = shrinking(filled(), texts(draw))
+        return [list(values) for values in zip(*changes, strict=True)]
 
     def hidden_states(draw: Draw) -> Tensor:
         x = draw.normal(2, LENGTH, drawn.config["hidden_size"])
@@ -61,6 +75,7 @@ def exercise_of(drawn: Drawn, word: str = "", secret: str = "") -> Exercise:
         cases=[
             *layers,
             case("the logits of whole texts", whole),
+            case("every norm on small numbers, where its eps counts", on_small_numbers, small_numbers),
             case("with a cache, in parts", in_parts, lambda draw: [PARTS]),
             case("with a cache, token by token", in_parts, lambda draw: [[1] * LENGTH]),
         ],
@@ -116,8 +131,9 @@ recording in the place of the one that came with this notebook.
 
 `Model` and all that it needs stand in one cell below: only that cell is graded. Modules are named as in `tensors.txt`.
 A layer takes its hidden states as its first argument. You are graded with other weights and other texts than yours: two
-points for each of the first four layers by itself, two for the logits of whole texts, and two each for decoding with a
-cache in parts and token by token."""
+points for each of the first four layers by itself, two for the logits of whole texts, two for logits where every norm
+is given small numbers, and two each for decoding with a cache in parts and token by token. Where small numbers
+alone are wrong, an eps is not the config's, or is not added where it belongs."""
 SETUP = """import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -10,28 +10,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grader.calls import first_tensor
 from grader.capstone.counterparts import counterparts
 from grader.capstone.folder import NOT_STARTED, PROGRAM, TRACE
 from grader.capstone.making import parameters
+from grader.capstone.model import Model
 from grader.capstone.parts import WORTH, decodes_as_itself, shares_of
+from grader.capstone.shrinking import change, shrinking
 from grader.capstone.small import with_small_inputs, wrong_on_small_inputs
+from grader.checks.probe.building import load_weights
 from grader.checks.probe.running import quietly
 from grader.config import Config
 from grader.errors import GraderError
 from grader.instruments.work import multiply_adds
 from grader.layers.comparison import Comparison
+from grader.layers.loading import made_model
 from grader.layers.own_model import load_model
 from grader.porting.comparing import program_report
 from grader.porting.decoding import Decoder
+from grader.porting.own_names.alignment import Alignment
 from grader.porting.own_names.loading import OwnNames, loaded_program
 from grader.porting.report import PortReport, as_json
 from grader.recordings.tracefile import read_trace
 from grader.recordings.traces import Run, Trace
-from grader.tolerance import agree
+from grader.tolerance import Tolerance, agree
 
 POINTS, OF_CACHE = 100, 30  # how many of them are for decoding with a cache
 WITHOUT_CACHE = "`new_cache` gives None: one pass is compared, and decoding with a cache is still to come."
 MOST_WORK = 0.5  # of a pass over all tokens; a cached step of the reference takes up to 0.13 of it
+ROOM = Tolerance(4e-4)  # of all layers together, rounding takes more than of one module
+OTHER_EPS = (
+    "Where weights are such that every norm is given small numbers, the logits are wrong: a norm that is no module of"
+    " its own has another eps than the config's, or adds it elsewhere."
+)
 RECOMPUTES = (
     "A step with the cache computes everything again: its products are as many as those of a pass over all tokens."
 )
@@ -106,14 +117,31 @@ def check_program(model: type[nn.Module], trace: Trace) -> Checked:
         report = program_report(model, replace(trace, runs=()))  # what there is without a cache
         failings.append(WITHOUT_CACHE if built is not None and _gives_no_cache(built) else str(error))
     with quietly([]), torch.no_grad():
-        loaded, own, _ = loaded_program(model, trace, OwnNames())
+        loaded, own, alignment = loaded_program(model, trace, OwnNames())
         comparison = Comparison(loaded, own)
         found = counterparts(comparison, trace)
         small = list(wrong_on_small_inputs(found))
         parts = shares_of(comparison, found, {one.node.path for one in small if one.of_a_norm})
         cached = _cached(loaded, trace, report, parts["attention"])
+        if report.ok and not small and not _right_on_small_numbers(model, trace, alignment):
+            failings.append(OTHER_EPS)
     cached = 0.0 if RECOMPUTES in failings else cached
     return Checked(with_small_inputs(report, small), parts, cached, tuple(failings))
+
+
+def _right_on_small_numbers(model: type[nn.Module], trace: Trace, alignment: Alignment | None) -> bool:
+    """Whether logits are right with weights with which each norm is given small numbers, wherever it is computed."""
+    reference, (ids,) = Model(Config(trace.build["config"])).eval(), trace.args
+    reference.load_state_dict(dict(trace.weights), strict=False)  # a tied head has no weights of its own
+    change(reference, shrinking(reference, ids))
+    weights = {name: tensor for name, tensor in reference.state_dict().items() if name in trace.weights}
+    if alignment is None:
+        program = loaded_program(model, replace(trace, weights=weights), OwnNames())[0]
+    else:
+        program = made_model(model, trace)
+        load_weights(program, {name: recipe.make(weights) for name, recipe in alignment.recipes.items()})
+    got = first_tensor(program(ids))
+    return got is not None and agree(got, reference(ids), ROOM)
 
 
 def _cached(model: nn.Module, trace: Trace, report: PortReport, attention: float) -> float:

@@ -13,7 +13,7 @@ from grader.errors import NeedsAdapter
 from grader.layers.comparison import Comparison
 from grader.layers.culprit import find_culprit
 from grader.layers.loading import loaded_model
-from grader.layers.rows import LayerReport, one_sided, rows_of, summarised
+from grader.layers.rows import Culprit, LayerReport, LayerRow, one_sided, rows_of, summarised
 from grader.recordings.traces import Trace
 
 
@@ -37,6 +37,7 @@ def report_of(comparison: Comparison) -> LayerReport:
     """What a comparison of one pass found."""
     rows = rows_of(comparison)
     culprit = None if all(row.outcome.ok for row in rows) else find_culprit(comparison)
+    rows = _with_blame(rows, comparison, culprit)
     faulty = [n for n in comparison.nodes if n in comparison.faulty and not n.call.is_step]
     further = [n.path for n in faulty if n not in comparison.holders]
     return LayerReport(
@@ -46,6 +47,24 @@ def report_of(comparison: Comparison) -> LayerReport:
         one_sided=tuple(one_sided(comparison)),
         traceback=learner_traceback(comparison.error) if comparison.error else (),
     )
+
+
+def _with_blame(rows: list[LayerRow], comparison: Comparison, culprit: Culprit | None) -> list[LayerRow]:
+    """The rows where the one to start with is right by itself, as a layer that is given another one's cache: the error
+    is its own then, and inside what it lies in.
+    """
+    node = next((n for n in comparison.nodes if culprit and (n.path, n.name) == (culprit.path, culprit.name)), None)
+    if node is None or node.seen.ok or node in comparison.faulty:
+        return rows
+    around = {ancestor.name for ancestor in node.ancestors()}
+    blamed = []
+    for row in rows:
+        if row.name == node.name:
+            row = replace(row, origin="own error")
+        elif row.name in around and row.origin == "own error":
+            row = replace(row, origin="error inside")
+        blamed.append(row)
+    return blamed
 
 
 def _lies_in(path: str, module: str) -> bool:

@@ -6,17 +6,20 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from capstone_solver import Model as Solver
 from torch import nn
 
 from grader.capstone import drawing
-from grader.capstone.checking import check_program
+from grader.capstone.assignment import EXERCISE, recording_of
+from grader.capstone.checking import OTHER_EPS, check_program
 from grader.capstone.counterparts import counterparts
 from grader.capstone.drawing import AXES, CHANGES, KNOWN, LEVELS, Drawn, attempts, known
 from grader.capstone.making import Capstone, filled, make
@@ -24,6 +27,8 @@ from grader.capstone.model import Model
 from grader.capstone.small import wrong_on_small_inputs
 from grader.capstone.visible import changes, hidden_fields, moves, with_change
 from grader.capstone.words import PARTS
+from grader.checks.judge import judge, wording
+from grader.checks.probe import probe
 from grader.config import Config
 from grader.errors import GraderError
 from grader.layers.comparison import Comparison
@@ -32,6 +37,7 @@ from grader.porting.comparing import program_report
 from grader.porting.own_names.loading import OwnNames, loaded_program
 from grader.recordings.traces import Trace
 from grader.report import to_text
+from grader.tolerance import distance
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = range(12)
@@ -349,6 +355,70 @@ def test_a_wrong_eps_is_where_to_start() -> None:
     said = to_text(report_lines(found.report, "first"))
     assert found.points < 100 and "model.layers.0.self_attn.kv_a_layernorm" in said.splitlines()[0]
     assert "its eps is 1e-06 and should be 1e-05" in said and "as rounding does" not in said
+
+
+class Inline(Solver):
+    """One whose query norms are no modules, behind projections with a bias, and have an eps of their own."""
+
+    eps = 1e-4
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        for layer in self.model.layers:
+            inner = layer.self_attn
+            inner.normed = lambda t, norm: F.rms_norm(t, (t.shape[-1],), norm.weight, self.eps)
+
+
+def test_the_eps_of_a_norm_in_attention_that_is_no_module_is_told_behind_a_bias() -> None:
+    capstone = made(167, 2)
+    config = capstone.drawn.config
+    assert config["attention_bias"] and config["qk_norm_over"] == "head" and config["norm_type"] == "rms_norm"
+    Inline.eps = config["rms_norm_eps"]
+    assert check_program(Inline, capstone.trace).ok
+    Inline.eps = config["rms_norm_eps"] + 1e-5
+    found = check_program(Inline, capstone.trace)
+    assert found.report.ok and found.failings == (OTHER_EPS,) and found.points == 99
+
+
+# A class
+
+
+def test_a_wrong_eps_of_any_norm_is_noticed_where_a_class_is_graded() -> None:
+    recording = recording_of(made(202, 2), "a secret")
+    task, answer = recording.task(EXERCISE), recording.answer(EXERCISE)
+    assert judge(task, answer, probe(task, Solver)).right
+    number = next(i for i, case in enumerate(task.cases) if case.drive == "on_small_numbers")
+    case, want = task.cases[number], answer.outputs[number]
+    for path, _ in norms_of(Solver(Config(case.build["config"]))):
+
+        class OneOther(Solver):
+            def __init__(self, config: Config, path: str = path):
+                super().__init__(config)
+                self.get_submodule(path).eps = 2e-5
+
+        (seen,) = probe(replace(task, cases=(case,)), OneOther, outputs_only=True)
+        assert seen.output is not None and distance(seen.output, want) > 20 * answer.tolerances[number].relative, path
+
+
+class Again(Solver):
+    """One whose cache holds ids alone."""
+
+    def new_cache(self, batch_size: int, capacity: int) -> Any:
+        return [torch.zeros(batch_size, 0, dtype=torch.long)]
+
+    def forward(self, ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
+        if cache is None:
+            return super().forward(ids, super().new_cache(*ids.shape))
+        cache[0] = torch.cat([cache[0], ids], dim=1)
+        return super().forward(cache[0], super().new_cache(*cache[0].shape))[:, -ids.shape[1] :]
+
+
+def test_a_class_gets_nothing_for_decoding_that_computes_all_again() -> None:
+    recording = recording_of(made(202, 2))
+    task, answer = recording.task(EXERCISE), recording.answer(EXERCISE)
+    verdict = judge(task, answer, probe(task, Again))
+    assert [case.name for case in verdict.cases if not case.right] == [case.name for case in task.cases[-2:]]
+    assert "what came before is computed again" in to_text(wording.report(verdict))
 
 
 def test_a_program_with_parts_of_the_reference_is_refused() -> None:

@@ -136,8 +136,10 @@ def test_a_cache_of_ids_from_which_all_is_computed_again(folder: Path) -> None:
 
 
 def test_one_cache_for_all_layers_is_told_at_the_layer(folder: Path) -> None:
-    first = checked(folder, ONE_FOR_ALL).splitlines()[0]
+    first, *rows = checked(folder, ONE_FOR_ALL).splitlines()
     assert "`model.layers.1` (Layer): it is given the same cache as `model.layers.0`" in first, first
+    origins = {row.split()[1]: row.endswith("own error") for row in rows if row.startswith("[DIFF]")}
+    assert [name for name, own in origins.items() if own] == ["model.layers.1"], rows
 
 
 @pytest.mark.parametrize(
