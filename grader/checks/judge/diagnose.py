@@ -16,6 +16,7 @@ from grader.checks.judge.transcript import EVENTS, describe_transcript
 from grader.tolerance import Tolerance, agree, tolerance_for, wrong_values
 
 MOST = 0.5  # of the values: what happens to a whole tensor makes at least as much of it wrong
+SINGLE = 1.5e-7  # what rounding to float32 a few times leaves, of a value
 SMALLEST_NAMED = 5  # a factor of 2 is also the root of a config's 4 heads; such small numbers name nothing
 
 
@@ -43,11 +44,13 @@ def describe(got: Tensor, want: Tensor, context: Context) -> str | None:
     if got.shape != want.shape:
         return describe_shape(got, want, context)
     if got.dtype != want.dtype:
-        return _describe_dtype(got, want)
+        return _describe_dtype(got, want, context)
     if not got.is_floating_point():
         return _describe_whole_numbers(got, want, context)
     if got.isnan().any() and not want.isnan().any():
         return None  # the probe says where NaN came from
+    if want.dtype == torch.float64 and bool(((got - want).abs() <= SINGLE * want.abs()).all()):
+        return "every value is right to about 7 digits and no further: was it computed in float32?"
     wrong = wrong_values(got, want, context.tolerance or tolerance_for(want.dtype))
     # What happens to a whole tensor makes most of it wrong. Where less is, a finder could fit an error so small
     # that anything brings it below the tolerance.
@@ -94,13 +97,29 @@ def _size_name(number: int, context: Context) -> str:
     return f" (that is {names[0]})" if names else ""
 
 
-def _describe_dtype(got: Tensor, want: Tensor) -> str:
-    same = agree(got.to(want.dtype), want)
+def _describe_dtype(got: Tensor, want: Tensor, context: Context) -> str:
+    same = agree(got.to(want.dtype), want, _coarser(got, want))
     if got.ndim == 0 and got.dtype == torch.float64 and want.dtype == torch.int64:
         right = ", and its value is right" if same else ""
         return f"it is a float, and should be an int{right}: `/` always gives a float, and `//` an int"
+    given = None if context.input is None else context.input.dtype
+    if want.ndim < 2 and want.dtype == torch.float64 != given:  # Python's own floats
+        one = want.ndim == 0
+        right = (", and its value is right" if one else ", and its values are right") if same else ""
+        belongs = "a Python float belongs" if one else "Python floats belong"
+        kind = f"of {got.dtype}".replace("torch.", "")
+        if not got.is_floating_point():
+            return f"it is {'a whole number' if one else 'whole numbers'}, and {belongs} there{right}"
+        how = "`.item()` makes it one" if one else "`.tolist()` makes them"
+        return f"it is a tensor {kind}, and {belongs} there{right}: {how}"
     values = "; the values are right" if same else ""
     return f"the dtype is {got.dtype}, and should be {want.dtype}{values}".replace("torch.", "")
+
+
+def _coarser(got: Tensor, want: Tensor) -> Tolerance | None:
+    """The wider tolerance of two dtypes, where both hold fractions."""
+    both = got.is_floating_point() and want.is_floating_point()
+    return max(map(tolerance_for, (got.dtype, want.dtype)), key=lambda one: one.relative) if both else None
 
 
 def _describe_whole_numbers(got: Tensor, want: Tensor, context: Context) -> str | None:
@@ -108,6 +127,8 @@ def _describe_whole_numbers(got: Tensor, want: Tensor, context: Context) -> str 
         pairs = zip(context.numbers, got.tolist(), want.tolist(), strict=True)
         return "; ".join(_told_of_number(name, own, right) for name, own, right in pairs)
     if got.ndim == 0:
+        if {int(got), int(want)} == {0, 1}:  # a yes or no
+            return f"it is {int(got)}, and should be {int(want)}"
         off = int(got - want)
         share = 100 * off / max(1, abs(int(want)))
         digits = f"{share:+.2g}" if abs(share) < 99.5 else f"{share:+,.0f}"
@@ -209,6 +230,8 @@ def _name_of_factor(factor: float, sizes: Mapping[str, int]) -> str | None:
 
 def _constant_offset(got: Tensor, want: Tensor, context: Context) -> str | None:
     shift = got.double() - want.double()
+    if want.numel() == 1:  # the table says by how much
+        return None
     if not shift.isfinite().all() or not wrong_values(got, want, tolerance_for(want.dtype)).any():
         return None
     if _same((want.double() + shift.mean()).to(want.dtype), got, context):
@@ -290,6 +313,7 @@ def axis_names(want: Tensor, context: Context) -> tuple[str, ...]:
     return context.axes if len(context.axes) == want.ndim else tuple(f"axis {i}" for i in range(want.ndim))
 
 
+DISTINCT = 4  # fewer values that are not the same are soon found in any order
 PLACED = 20  # times further apart in their places than when both are sorted: then it is the places that are wrong
 
 
@@ -297,6 +321,8 @@ def _another_order(got: Tensor, want: Tensor, context: Context) -> str | None:
     if want.numel() < 2:
         return None
     own, right = got.flatten().sort().values, want.flatten().sort().values
+    if len(set(want.flatten().tolist())) < DISTINCT:
+        return None
     if not _same(own, right, context):
         return None
     sorted_apart, apart = ((a.double() - b.double()).abs().max() for a, b in ((own, right), (got, want)))

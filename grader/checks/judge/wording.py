@@ -92,8 +92,9 @@ def _same_problem_everywhere(verdict: Verdict) -> bool:
 
 
 def _same_error(case: CaseVerdict, other: CaseVerdict) -> bool:
-    """Whether both cases ended in one exception of one line, whatever the numbers and shapes in its message."""
-    found = [each.finding for each in (case, other) if each.finding and each.finding.what.startswith(RAISED)]
+    """Whether both cases stopped for one reason, in one line, whatever the numbers and shapes in the message."""
+    both = [each.finding for each in (case, other) if each.finding]
+    found = [finding for finding in both if finding.stopped or finding.what.startswith(RAISED)]
     messages = {_NUMBERS.sub("#", finding.what) for finding in found}
     lines = {tuple(line for line in finding.detail if line.startswith("line ")) for finding in found}
     return len(found) == 2 and len(messages) == len(lines) == 1
@@ -158,7 +159,8 @@ def _apart(difference: Difference) -> tuple[str, str]:
 
 
 def _finding(finding: Finding, where: str) -> list[Line]:
-    what = finding.what[:1].upper() + finding.what[1:]
+    own_name = "_" in finding.what.partition(" ")[0]  # such as train_step stays as it is
+    what = finding.what if own_name else finding.what[:1].upper() + finding.what[1:]
     if where and what.partition(" ")[0].istitle():  # it goes on after a colon; names such as NaN stay as they are
         what = finding.what[:1].lower() + finding.what[1:]
     if not what.endswith((".", ":", "?")):
