@@ -1,6 +1,7 @@
 """What a learner is told of results of another type than the exercise wants: the truth, in words that help."""
 
 import dataclasses
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -15,17 +16,19 @@ from grader.checks.examine import examine_here
 from grader.checks.judge.axes import moved
 from grader.checks.judge.diagnose import Context, describe
 from grader.checks.judge.gradients import leaf_in_words
+from grader.checks.judge.transcript import describe_transcript
 from grader.checks.judge.variants import Right, with_variants
 from grader.checks.judge.verdict import CaseVerdict, Finding
 from grader.checks.judge.wording import report
 from grader.checks.observation import LeftBehind, Observation, Problem, Varied
+from grader.checks.probe import probe
 from grader.checks.probe.left_behind import Following
 from grader.lessons.exercise import Case, Exercise
 from grader.recordings import variants as v
 from grader.recordings.answers import MistakeAnswer
 from grader.recordings.codec import Encoder
 from grader.recordings.recording import Recording, encoded_exercise
-from grader.recordings.tasks import TaskCase
+from grader.recordings.tasks import Task, TaskCase
 from grader.report import to_text
 from grader.tolerance import BY_DTYPE, tolerance_for
 
@@ -115,14 +118,17 @@ def described(got: Tensor, want: Tensor, given: Tensor | None = None) -> str | N
 
 def test_a_tensor_in_place_of_a_python_float_is_told_so_and_not_sent_to_float64() -> None:
     third, tenths = torch.tensor(1 / 3, dtype=torch.float64), torch.tensor([0.1, 0.2], dtype=torch.float64)
-    assert described(third.float(), third) == (
-        "it is a tensor of float32, and a Python float belongs there, and its value is right: `.item()` makes it one"
-    )
-    assert described(tenths.float(), tenths) == (
-        "it is a tensor of float32, and Python floats belong there, and its values are right: `.tolist()` makes them"
-    )
-    assert described(torch.tensor(3), third) == "it is a whole number, and a Python float belongs there"
+    told = "it is a tensor of float32 where a Python float belongs, and its value is right as far as float32 goes:"
+    assert described(third.float(), third) == f"{told} `.item()` makes it one"
+    assert "where Python floats belong" in str(described(tenths.float(), tenths))
+    assert described(torch.tensor(3), third) == "it is a whole number where a Python float belongs"
     assert "float64" in str(described(third.float(), third, given=third))  # there a tensor of float64 belongs
+
+
+def test_a_number_in_a_list_is_called_that() -> None:
+    assert described(torch.tensor([7]), torch.tensor(7)) == (
+        "it is one number in a list or a tensor, and the number itself belongs there"
+    )
 
 
 def test_what_was_computed_in_float32_is_told_so() -> None:
@@ -238,3 +244,32 @@ def test_the_device_of_a_tensor_that_was_left_behind_is_no_way_out() -> None:
         with pytest.raises(LeftBehind):
             _ = x * table
         assert (x * torch.ones(6, device=x.device)).sum() == 12
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "hub_tensors returned a dict; a dict of tensors belongs there",
+            "returned a dict of something else; a dict of",
+        ),
+        ("the rule returned a tuple; two tensors belong there", "returned a tuple of something else; two tensors"),
+        ("the rule returned a NoneType; two tensors belong there", "the rule returned None; two tensors belong there"),
+    ],
+)
+def test_a_container_that_is_right_is_not_named_where_its_contents_are_meant(said: str, told: str) -> None:
+    source = f"def refuse(half, numbers):\n    raise TypeError({said!r})\n"
+    cases = (TaskCase("a case", {}, ([1.0],), torch.float32, {}),)
+    task = Task("toy.half", "half", True, False, {}, cases, source)
+    (seen,) = probe(task, lambda numbers: 0.0, outputs_only=True)
+    assert seen.problem is not None and told in seen.problem.message
+
+
+def test_a_transcript_that_is_another_in_every_run_shows_its_event_and_no_folder_of_this_machine() -> None:
+    def of(text: str) -> Tensor:
+        return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+    folder = f"{tempfile.gettempdir()}/abc/in.md"
+    assert describe_transcript(of(f'["cat", "{folder}"]'), of('["cat", "in.md"]')) == (
+        'event 1 of 1 differs: yours is `["cat", ".../in.md"]`, and `["cat", "in.md"]` belongs there'
+    )

@@ -68,6 +68,8 @@ def describe_shape(got: Tensor, want: Tensor, context: Context) -> str:
     if got.ndim == want.ndim == 1 and not context.axes:
         values = f": {_listed(got, want)}" if not want.is_floating_point() and not got.is_floating_point() else ""
         return f"it gave {len(got)} values, and should give {len(want)}{values}"
+    if not want.ndim and got.numel() == 1 and want.dtype in (torch.float64, torch.int64):  # a Python number
+        return "it is one number in a list or a tensor, and the number itself belongs there"
     names = context.axes if len(context.axes) == want.ndim else tuple(str(i) for i in range(want.ndim))
     labelled = f" ({', '.join(names)})" if context.axes else ""
     if got.ndim != want.ndim:
@@ -98,28 +100,35 @@ def _size_name(number: int, context: Context) -> str:
 
 
 def _describe_dtype(got: Tensor, want: Tensor, context: Context) -> str:
-    same = agree(got.to(want.dtype), want, _coarser(got, want))
     if got.ndim == 0 and got.dtype == torch.float64 and want.dtype == torch.int64:
-        right = ", and its value is right" if same else ""
+        right = _also_right(got, want, ", and its value is right")
         return f"it is a float, and should be an int{right}: `/` always gives a float, and `//` an int"
     given = None if context.input is None else context.input.dtype
     if want.ndim < 2 and want.dtype == torch.float64 != given:  # Python's own floats
         one = want.ndim == 0
-        right = (", and its value is right" if one else ", and its values are right") if same else ""
+        right = _also_right(got, want, ", and its value is right" if one else ", and its values are right")
         belongs = "a Python float belongs" if one else "Python floats belong"
-        kind = f"of {got.dtype}".replace("torch.", "")
         if not got.is_floating_point():
-            return f"it is {'a whole number' if one else 'whole numbers'}, and {belongs} there{right}"
+            return f"it is {'a whole number' if one else 'whole numbers'} where {belongs}{right}"
         how = "`.item()` makes it one" if one else "`.tolist()` makes them"
-        return f"it is a tensor {kind}, and {belongs} there{right}: {how}"
-    values = "; the values are right" if same else ""
-    return f"the dtype is {got.dtype}, and should be {want.dtype}{values}".replace("torch.", "")
+        return f"it is a tensor of {_short(got.dtype)} where {belongs}{right}: {how}"
+    return (
+        f"the dtype is {_short(got.dtype)}, and should be {_short(want.dtype)}"
+        f"{_also_right(got, want, '; the values are right')}"
+    )
 
 
-def _coarser(got: Tensor, want: Tensor) -> Tolerance | None:
-    """The wider tolerance of two dtypes, where both hold fractions."""
+def _also_right(got: Tensor, want: Tensor, said: str) -> str:
+    """`said`, where the values are right but for their dtype; how far, where that dtype is the coarser one."""
+    same = got.to(want.dtype)
+    if agree(same, want):
+        return said
     both = got.is_floating_point() and want.is_floating_point()
-    return max(map(tolerance_for, (got.dtype, want.dtype)), key=lambda one: one.relative) if both else None
+    return f"{said} as far as {_short(got.dtype)} goes" if both and agree(same, want, tolerance_for(got.dtype)) else ""
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _describe_whole_numbers(got: Tensor, want: Tensor, context: Context) -> str | None:

@@ -248,7 +248,7 @@ def _misbehaviour(observation: Observation, tolerance: Tolerance) -> Finding | N
             " that ends in `_`.",
         )
     if got is not None and again is not None and not agree(again, got, tolerance):
-        return _not_deterministic()
+        return _not_deterministic(got)
     if observation.backward is not None and observation.backward.kind == SECOND_RUN:
         return Finding(
             f"the output is right, but a second run, after other inputs, gives none: {observation.backward.message}",
@@ -274,7 +274,13 @@ def _misbehaviour(observation: Observation, tolerance: Tolerance) -> Finding | N
     return None
 
 
-def _not_deterministic() -> Finding:
+def _not_deterministic(got: Tensor) -> Finding:
+    """That a second run gave another output than `got`."""
+    if not got.is_floating_point():
+        return Finding(
+            "the same input gives another output in a second run, after other inputs",
+            "Look for what an earlier call leaves behind, or for something random.",
+        )
     return Finding(
         "the same input gives another output in a second run, after other inputs and where gradients count",
         SECOND_RUN_HINT,
@@ -284,6 +290,10 @@ def _not_deterministic() -> Finding:
 SECOND_RUN_HINT = (
     "Look for what an earlier call leaves behind, for numbers that are copied before the weights are loaded, as in"
     " `__init__`, for something random, such as dropout, or for what is only done under `torch.no_grad()`."
+)
+ANOTHER_TRANSCRIPT = (
+    "A second run gives something else again. Is something random, left over from an earlier call, or does the name of"
+    " a temporary folder stand where the check does not look for it, as in a tuple in place of a list?"
 )
 
 
@@ -304,7 +314,9 @@ def _find(
         return named
     again = observation.again
     if again is not None and again.shape == got.shape and not agree(again, got, tolerance):
-        return _not_deterministic()
+        if context.axes == EVENTS and (differs := describe(got, want, context)):
+            return Finding(differs, ANOTHER_TRANSCRIPT)
+        return _not_deterministic(got)
     if observation.first_nan is not None and not want.isnan().any():
         return Finding(f"there is NaN in the output; it first appears {observation.first_nan}")
     if in_parts is not None:

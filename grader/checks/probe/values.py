@@ -34,6 +34,10 @@ def canonical(value: Any) -> Tensor:
             shapes = "a tensor" if len(items) == 1 else f"{len(items)} tensors"
             raise Stopped("type", f"it gave a {kind} of {shapes}, where one tensor or plain numbers belong")
         odd = next((item for item in items if not isinstance(item, int | float)), None)
+        if isinstance(odd, list | tuple):
+            raise Stopped(
+                "type", f"it gave a {kind} of {type(odd).__name__}s, where one tensor or plain numbers belong"
+            )
         if odd is not None:
             raise Stopped("type", f"it gave a {kind} that holds {kind_of(odd)}, where {_number(odd)} belongs")
         whole = all(isinstance(item, int) for item in items)
