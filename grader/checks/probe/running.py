@@ -211,7 +211,7 @@ def _unusable(error: BaseException) -> str:
         return ""
     message = next(iter(message_of(error).splitlines()), "")
     if line in frame.f_globals.get(RAISING, ()) and message:  # the author's words
-        return _NAMED.sub(r"`\1`", _OF_OTHERS.sub(r"\g<0> of something else", message.replace("a NoneType", "None")))
+        return _OF_OTHERS.sub(r"\g<0> of something else", message.replace("a NoneType", "None"))
     if _WRONGLY_CALLED.match(message):
         return ""
     if isinstance(error, StopIteration):
@@ -226,7 +226,6 @@ def _unusable(error: BaseException) -> str:
 
 
 _WRONGLY_CALLED = re.compile(r"\S+\(\) (takes|missing|got)\b")
-_NAMED = re.compile(r"^(?!it |that |there )([a-z_]\w*)(?= (returned|gave|gives|chose|changed|changes) )")
 _OF_OTHERS = re.compile(r"(?<=returned )(?:(an? \w+)(?=; \1 of )|a tuple(?=; two tensors belong))")
 _NOT_INFERRED = re.compile(r"invalid data type '(\w+)'|Could not infer dtype of (\w+)|too many dimensions '(\w+)'")
 
