@@ -96,7 +96,7 @@ def test_the_checks_own_conversion_is_not_told_as_the_programs_error(program: An
     [
         (lambda x: print(end=""), "It gave None where a value belongs; does every function end with `return`?"),
         (lambda x: (1.0, 2.0, 3.0), "The check can't use what came back: ValueError: too many values to unpack"),
-        (lambda x: ("1", 2), "Half returned something else; two floats belong there."),
+        (lambda x: ("1", 2), "The check can't go on: half returned something else; two floats belong there."),
         (lambda: 1.0, "It raised TypeError:"),
         (lambda x: {}["lost"], "It raised KeyError: lost"),
     ],

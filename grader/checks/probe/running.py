@@ -211,7 +211,8 @@ def _unusable(error: BaseException) -> str:
         return ""
     message = next(iter(message_of(error).splitlines()), "")
     if line in frame.f_globals.get(RAISING, ()) and message:  # the author's words
-        return _OF_OTHERS.sub(r"\g<0> of something else", message.replace("a NoneType", "None"))
+        said = _OF_OTHERS.sub(r"\g<0> of something else", message.replace("a NoneType", "None"))
+        return f"the check can't go on: {said}"
     if _WRONGLY_CALLED.match(message):
         return ""
     if isinstance(error, StopIteration):
