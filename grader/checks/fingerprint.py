@@ -4,6 +4,7 @@ A recording does not hold whole gradients, which would be as large as all weight
 large it is, and its products with fixed random directions, which no other gradient has.
 """
 
+import ast
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -31,9 +32,25 @@ def leaf_positions(task: Task, args: Sequence[object]) -> tuple[int, ...]:
 
 
 def leaf_names(task: Task, case: TaskCase) -> tuple[str, ...]:
-    """What has a gradient in a case, in order: every parameter, then the arguments."""
-    positions = leaf_positions(task, case.args)
-    return (*case.weights, *("input" if i == 0 else f"argument {i + 1}" for i in range(len(positions))))
+    """What has a gradient in a case, in order: every parameter, then the arguments.
+
+    An argument has the name that the exercise's drive gives it; else it is "input", or "argument 2".
+    """
+    names = _names_in_drive(task.drive, case.drive) if task.drive else ()
+    found = list(case.weights)
+    for position in leaf_positions(task, case.args):
+        name = names[position] if position < len(names) else "input"
+        number = "input" if not position and "input" not in found else f"argument {position + 1}"
+        found.append(name if position < len(names) and name not in found else number)
+    return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _names_in_drive(source: str, name: str) -> tuple[str, ...]:
+    """What the function of that name in a drive's source, its first for no name, calls what comes after the target."""
+    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    found = next((one for one in functions if one.name == name or not name), None)
+    return tuple(argument.arg for argument in found.args.args[1:]) if found else ()
 
 
 def weighted_sum(output: Tensor) -> Tensor:
@@ -49,7 +66,7 @@ def fingerprint(gradients: Sequence[Tensor | None]) -> Tensor:
 def _fingerprint(gradient: Tensor | None) -> Tensor:
     if gradient is None or not gradient.numel():
         return torch.full((1 + DIRECTIONS,), math.nan, dtype=torch.float32)
-    flat = gradient.detach().cpu().double().flatten()
+    flat = gradient.detach().to_dense().cpu().double().flatten()  # an embedding's may be sparse
     products = _directions(flat.numel()).double() @ flat / math.sqrt(flat.numel())
     return torch.cat([flat.square().mean().sqrt()[None], products]).float()
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 RAISED = "it raised "  # begins what is said of an exception
+SECOND_RUN = "second run"  # the kind of a problem that stopped a second run, before any gradient
 
 
 class LeftBehind(RuntimeError):
@@ -66,11 +67,13 @@ class Varied:
     """What came out where a case was asked in another way: the part that counts, or why there is none.
 
     alone: the same of a module that was used for nothing before, where the first was and gave something else.
+    itself: of a function, what is no longer right of the case itself where it is run there once more, in words.
     """
 
     output: Tensor | None = None
     problem: Problem | None = None
     alone: Tensor | None = None
+    itself: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ class Observation:
 
     output: the learner's output, or None where `problem` stopped it. again: the output of a second run.
     changed: what was modified in place, an argument or a field of the config, in words. no_gradient: parameters
-    and arguments (``input``) that no gradient reached. backward: why gradients could not be computed.
+    and arguments (``input``) that no gradient reached. backward: why gradients could not be computed, or, if it is of
+    the kind `SECOND_RUN`, why the second run gave no output.
     gradients: a fingerprint of the gradients (see fingerprint.py), where they are compared.
     first_nan: where NaN first appeared. remarks: what does not make it wrong, and is worth knowing. varied: what came
     out for each of the case's variants.

@@ -188,4 +188,4 @@ def test_a_mistake_in_its_cache_is_named(lesson: Solved) -> None:
 
 def test_its_drive_travels_with_the_shared_piece_that_it_names(lesson: Solved) -> None:
     told = lesson.told("words.near", Change("words.near", "return scores.masked_fill", "scores.masked_fill"))
-    assert "forward returned a NoneType, where a tensor belongs; does it end with `return`?" in told
+    assert "forward returned None, where a tensor belongs; does it end with `return`?" in told

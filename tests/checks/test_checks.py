@@ -142,7 +142,7 @@ def lossy(module: LayerNorm, x: Tensor) -> Tensor:
         (lossy, "the input `x` was modified in place"),
         (lambda self, x: right(self, x) + torch.rand(()), "gives another output in a second run"),
         (lambda self, x: F.dropout(right(self, x), 0.5), "gives another output in a second run"),
-        (lambda self, x: right(self, x.detach()), "no gradient reaches `input`"),
+        (lambda self, x: right(self, x.detach()), "no gradient reaches the input"),
         (lambda self, x: F.layer_norm(x, x.shape[-1:], self.weight, self.bias.data), "no gradient reaches `bias`"),
         (lambda self, x: right(self, x) + torch.log(-x.abs()), "NaN in the output; it first appears in line"),
         (lambda self, x: (right(self, x), None), "forward returned a tuple, where a tensor belongs"),

@@ -9,6 +9,7 @@ from grader.tolerance import agree
 
 LONGEST = 64  # an axis with more entries is not tried for another order
 FACTOR_OF_ITS_OWN = "the values are right but for a factor that depends on"
+CHANGES = 2  # along an axis: where almost all entries are the same, a shift fits by chance
 FEWEST = 3  # values that an entry must have for a factor of its own to say something
 
 
@@ -19,7 +20,10 @@ def moved(got: Tensor, want: Tensor, names: Sequence[str]) -> str | None:
         if n < 2 or name == "B":
             continue
         for text, (start_got, start_want) in {"right": (1, 0), "left": (0, 1)}.items():
-            if _same(got.narrow(axis, start_got, n), want.narrow(axis, start_want, n)):
+            right = want.narrow(axis, start_want, n)
+            if _changes(right, axis) >= CHANGES and _same(got.narrow(axis, start_got, n), right):
+                if want.ndim == 1:
+                    return f"every value is what belongs one place {'earlier' if text == 'right' else 'later'}"
                 where = "one position" if name == "T" else f"one place of {name}"
                 side = "earlier" if text == "right" else "later"
                 return f"every {_entry(name)} holds what belongs {where} {side}: shifted {text} by one"
@@ -41,10 +45,11 @@ def reordered(got: Tensor, want: Tensor, names: Sequence[str]) -> str | None:
             order.append(place)
         if len(set(order)) < size or order == list(range(size)):
             continue
+        along = "" if want.ndim == 1 else f"along {name} "
         if order == list(range(size))[::-1]:
-            return f"the values are right, but along {name} they are in reverse"
+            return f"the values are right, but {along}they are in reverse"
         shown = ", ".join(map(str, order[:8])) + (", ..." if size > 8 else "")
-        return f"the values are right, but along {name} they are in another order: {shown}"
+        return f"the values are right, but {along}they are in another order: {shown}"
     return None
 
 
@@ -64,6 +69,12 @@ def scaled(got: Tensor, want: Tensor, names: Sequence[str]) -> str | None:
         if high - low > 1e-3 * max(abs(low), abs(high)):
             return f"{FACTOR_OF_ITS_OWN} {name} alone: {low:.3g} to {high:.3g}"
     return None
+
+
+def _changes(tensor: Tensor, axis: int) -> int:
+    """How many entries along an axis are others than those before them."""
+    apart = tensor.narrow(axis, 1, tensor.shape[axis] - 1) != tensor.narrow(axis, 0, tensor.shape[axis] - 1)
+    return int(apart.movedim(axis, 0).reshape(apart.shape[axis], -1).any(1).sum())
 
 
 def _entry(name: str) -> str:

@@ -16,6 +16,7 @@ from grader.checks.judge.transcript import EVENTS, describe_transcript
 from grader.tolerance import Tolerance, agree, tolerance_for, wrong_values
 
 MOST = 0.5  # of the values: what happens to a whole tensor makes at least as much of it wrong
+SINGLE = 1.5e-7  # what rounding to float32 a few times leaves, of a value
 SMALLEST_NAMED = 5  # a factor of 2 is also the root of a config's 4 heads; such small numbers name nothing
 
 
@@ -43,11 +44,13 @@ def describe(got: Tensor, want: Tensor, context: Context) -> str | None:
     if got.shape != want.shape:
         return describe_shape(got, want, context)
     if got.dtype != want.dtype:
-        return _describe_dtype(got, want)
+        return _describe_dtype(got, want, context)
     if not got.is_floating_point():
         return _describe_whole_numbers(got, want, context)
     if got.isnan().any() and not want.isnan().any():
         return None  # the probe says where NaN came from
+    if want.dtype == torch.float64 and bool(((got - want).abs() <= SINGLE * want.abs()).all()):
+        return "every value is right to about 7 digits and no further: was it computed in float32?"
     wrong = wrong_values(got, want, context.tolerance or tolerance_for(want.dtype))
     # What happens to a whole tensor makes most of it wrong. Where less is, a finder could fit an error so small
     # that anything brings it below the tolerance.
@@ -65,6 +68,8 @@ def describe_shape(got: Tensor, want: Tensor, context: Context) -> str:
     if got.ndim == want.ndim == 1 and not context.axes:
         values = f": {_listed(got, want)}" if not want.is_floating_point() and not got.is_floating_point() else ""
         return f"it gave {len(got)} values, and should give {len(want)}{values}"
+    if not want.ndim and got.numel() == 1 and want.dtype in (torch.float64, torch.int64):  # a Python number
+        return "it is one number in a list or a tensor, and the number itself belongs there"
     names = context.axes if len(context.axes) == want.ndim else tuple(str(i) for i in range(want.ndim))
     labelled = f" ({', '.join(names)})" if context.axes else ""
     if got.ndim != want.ndim:
@@ -94,13 +99,36 @@ def _size_name(number: int, context: Context) -> str:
     return f" (that is {names[0]})" if names else ""
 
 
-def _describe_dtype(got: Tensor, want: Tensor) -> str:
-    same = agree(got.to(want.dtype), want)
+def _describe_dtype(got: Tensor, want: Tensor, context: Context) -> str:
     if got.ndim == 0 and got.dtype == torch.float64 and want.dtype == torch.int64:
-        right = ", and its value is right" if same else ""
+        right = _also_right(got, want, ", and its value is right")
         return f"it is a float, and should be an int{right}: `/` always gives a float, and `//` an int"
-    values = "; the values are right" if same else ""
-    return f"the dtype is {got.dtype}, and should be {want.dtype}{values}".replace("torch.", "")
+    given = None if context.input is None else context.input.dtype
+    if want.ndim < 2 and want.dtype == torch.float64 != given:  # Python's own floats
+        one = want.ndim == 0
+        right = _also_right(got, want, ", and its value is right" if one else ", and its values are right")
+        belongs = "a Python float belongs" if one else "Python floats belong"
+        if not got.is_floating_point():
+            return f"it is {'a whole number' if one else 'whole numbers'} where {belongs}{right}"
+        how = "`.item()` makes it one" if one else "`.tolist()` makes them"
+        return f"it is a tensor of {_short(got.dtype)} where {belongs}{right}: {how}"
+    return (
+        f"the dtype is {_short(got.dtype)}, and should be {_short(want.dtype)}"
+        f"{_also_right(got, want, '; the values are right')}"
+    )
+
+
+def _also_right(got: Tensor, want: Tensor, said: str) -> str:
+    """`said`, where the values are right but for their dtype; how far, where that dtype is the coarser one."""
+    same = got.to(want.dtype)
+    if agree(same, want):
+        return said
+    both = got.is_floating_point() and want.is_floating_point()
+    return f"{said} as far as {_short(got.dtype)} goes" if both and agree(same, want, tolerance_for(got.dtype)) else ""
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _describe_whole_numbers(got: Tensor, want: Tensor, context: Context) -> str | None:
@@ -108,6 +136,8 @@ def _describe_whole_numbers(got: Tensor, want: Tensor, context: Context) -> str 
         pairs = zip(context.numbers, got.tolist(), want.tolist(), strict=True)
         return "; ".join(_told_of_number(name, own, right) for name, own, right in pairs)
     if got.ndim == 0:
+        if {int(got), int(want)} == {0, 1}:  # a yes or no
+            return f"it is {int(got)}, and should be {int(want)}"
         off = int(got - want)
         share = 100 * off / max(1, abs(int(want)))
         digits = f"{share:+.2g}" if abs(share) < 99.5 else f"{share:+,.0f}"
@@ -209,6 +239,8 @@ def _name_of_factor(factor: float, sizes: Mapping[str, int]) -> str | None:
 
 def _constant_offset(got: Tensor, want: Tensor, context: Context) -> str | None:
     shift = got.double() - want.double()
+    if want.numel() == 1:  # the table says by how much
+        return None
     if not shift.isfinite().all() or not wrong_values(got, want, tolerance_for(want.dtype)).any():
         return None
     if _same((want.double() + shift.mean()).to(want.dtype), got, context):
@@ -290,6 +322,7 @@ def axis_names(want: Tensor, context: Context) -> tuple[str, ...]:
     return context.axes if len(context.axes) == want.ndim else tuple(f"axis {i}" for i in range(want.ndim))
 
 
+DISTINCT = 4  # fewer values that are not the same are soon found in any order
 PLACED = 20  # times further apart in their places than when both are sorted: then it is the places that are wrong
 
 
@@ -297,6 +330,8 @@ def _another_order(got: Tensor, want: Tensor, context: Context) -> str | None:
     if want.numel() < 2:
         return None
     own, right = got.flatten().sort().values, want.flatten().sort().values
+    if len(set(want.flatten().tolist())) < DISTINCT:
+        return None
     if not _same(own, right, context):
         return None
     sorted_apart, apart = ((a.double() - b.double()).abs().max() for a, b in ((own, right), (got, want)))

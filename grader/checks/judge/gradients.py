@@ -64,13 +64,28 @@ def gradient_finding(
         return Finding(what, mistake.hint, mistake=mistake.name, shipped=mistake.shipped)
     names = [leaf_names(task, task.cases[index])[i] for i in wrong]
     waits_for = _to_blame(task, answer, index, names, unfinished)
-    shown = ", ".join(f"`{name}`" for name in names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    shown = ", ".join(map(leaf_in_words, names[:4])) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    got = observation.gradients
+    unknown = [n for i, n in zip(wrong, names, strict=True) if got is None or not bool(got[i, 0].isnan())]
+    if not unknown and not set(names) & set(observation.no_gradient):
+        return Finding(f"the output is right, but the gradient of {shown} is NaN", OF_NAN, waits_for=waits_for)
     return Finding(
         f"the output is right, but the gradient of {shown} is not the reference's",
         "Training would go astray. Look for `.detach()`, `.data`, `.item()` or `no_grad` on the way from there to the"
         " output, and in an embedding for `padding_idx`.",
         waits_for=waits_for,
     )
+
+
+OF_NAN = (
+    "What is masked or left out afterwards has a gradient all the same, and 0 times infinity is NaN. Look for an `exp`"
+    " that overflows, a `log` or a root of 0, or a division by 0."
+)
+
+
+def leaf_in_words(name: str) -> str:
+    """What has a gradient, for a person: a name as code has it, or which argument it is."""
+    return f"the {name}" if name == "input" else name if name.startswith("argument ") else f"`{name}`"
 
 
 def _to_blame(

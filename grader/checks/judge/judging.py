@@ -11,15 +11,15 @@ from grader.checks.judge.composite import PartEvidence, find_in_parts
 from grader.checks.judge.counting import hold_back_counts
 from grader.checks.judge.diagnose import Context, describe
 from grader.checks.judge.difference import Difference, difference
-from grader.checks.judge.gradients import gradient_finding, unreached
+from grader.checks.judge.gradients import gradient_finding, leaf_in_words, unreached
 from grader.checks.judge.insensitive import mark_insensitive
-from grader.checks.judge.known_mistakes import Suspects, known_in, suspects
+from grader.checks.judge.known_mistakes import FEWEST, Suspects, known_in, suspects
 from grader.checks.judge.measured import measured
 from grader.checks.judge.torch_errors import hint_for
 from grader.checks.judge.transcript import EVENTS
 from grader.checks.judge.variants import right_in, with_variants
 from grader.checks.judge.verdict import UNKNOWN, CaseVerdict, Finding, Verdict
-from grader.checks.observation import Fed, Observation, PartKey, Problem, Replaced
+from grader.checks.observation import SECOND_RUN, Fed, Observation, PartKey, Problem, Replaced
 from grader.recordings.answers import Answer
 from grader.recordings.tasks import Task, TaskCase
 from grader.tolerance import Tolerance, agree
@@ -62,7 +62,7 @@ def judge(
         if right[i]:
             cases.append(_judge_right(observation, answer.outputs[i], answer.tolerances[i]))
             continue
-        suspected = _named(found, answer, i, outputs[i])
+        suspected = _named(found, answer, i, outputs[i], alone=right.count(False) == 1)
         cases.append(_judge_wrong(observation, answer.outputs[i], context, suspected, parts))
     if any(found.in_part):  # a name says more
         cases = [replace(c, finding=c.finding and replace(c.finding, measured=())) for c in cases]
@@ -109,8 +109,11 @@ def _first_float(case: TaskCase) -> Tensor | None:
     return next((arg for arg in case.args if isinstance(arg, Tensor) and arg.is_floating_point()), None)
 
 
-def _named(found: Suspects, answer: Answer, i: int, got: Tensor | None) -> Finding | None:
-    """The known mistakes that a case's output is, if they explain every other wrong case too."""
+def _named(found: Suspects, answer: Answer, i: int, got: Tensor | None, alone: bool) -> Finding | None:
+    """The known mistakes that a case's output is, if they explain every other wrong case too.
+
+    alone: whether no other case is wrong: a few whole numbers may be the same for another reason.
+    """
     if got is None or not found.fitting:
         return None
     known = known_in(found.fitting[0], i, answer.tolerances[i])
@@ -118,6 +121,8 @@ def _named(found: Suspects, answer: Answer, i: int, got: Tensor | None) -> Findi
         return None
     names = ", or when ".join(mistake.name for mistake in found.fitting)
     rest = "" if len(found.fitting) == 1 else " The cases do not tell which."
+    if alone and not got.is_floating_point() and got.numel() < FEWEST and answer.axes != EVENTS:
+        rest += " So few numbers can have another cause, too."
     return Finding(
         f"This is what comes out when {names}.{rest}",
         " ".join(dict.fromkeys(mistake.hint for mistake in found.fitting)),
@@ -227,7 +232,7 @@ def _judge_wrong(
 
 def _stopped(problem: Problem) -> Finding:
     hint = hint_for(problem.message)
-    return Finding(problem.message, hint, problem.detail, unwritten=problem.kind == "not_written")
+    return Finding(problem.message, hint, problem.detail, unwritten=problem.kind == "not_written", stopped=True)
 
 
 def _misbehaviour(observation: Observation, tolerance: Tolerance) -> Finding | None:
@@ -243,7 +248,13 @@ def _misbehaviour(observation: Observation, tolerance: Tolerance) -> Finding | N
             " that ends in `_`.",
         )
     if got is not None and again is not None and not agree(again, got, tolerance):
-        return _not_deterministic()
+        return _not_deterministic(got)
+    if observation.backward is not None and observation.backward.kind == SECOND_RUN:
+        return Finding(
+            f"the output is right, but a second run, after other inputs, gives none: {observation.backward.message}",
+            SECOND_RUN_HINT,
+            observation.backward.detail,
+        )
     if observation.backward is not None:
         return Finding(
             f"the output is right, but no gradient can be computed: {observation.backward.message}",
@@ -253,7 +264,7 @@ def _misbehaviour(observation: Observation, tolerance: Tolerance) -> Finding | N
             observation.backward.detail,
         )
     if observation.no_gradient:
-        names = ", ".join(f"`{name}`" for name in observation.no_gradient[:4])
+        names = ", ".join(map(leaf_in_words, observation.no_gradient[:4]))
         more = len(observation.no_gradient) - 4
         return Finding(
             f"the output is right, but no gradient reaches {names}" + (f" and {more} more" if more > 0 else ""),
@@ -263,12 +274,27 @@ def _misbehaviour(observation: Observation, tolerance: Tolerance) -> Finding | N
     return None
 
 
-def _not_deterministic() -> Finding:
+def _not_deterministic(got: Tensor) -> Finding:
+    """That a second run gave another output than `got`."""
+    if not got.is_floating_point():
+        return Finding(
+            "the same input gives another output in a second run, after other inputs",
+            "Look for what an earlier call leaves behind, or for something random.",
+        )
     return Finding(
-        "the same input gives another output in a second run, after other inputs",
-        "Look for what an earlier call leaves behind, for numbers that are copied before the weights are loaded, as in"
-        " `__init__`, or for something random that stays on in eval mode.",
+        "the same input gives another output in a second run, after other inputs and where gradients count",
+        SECOND_RUN_HINT,
     )
+
+
+SECOND_RUN_HINT = (
+    "Look for what an earlier call leaves behind, for numbers that are copied before the weights are loaded, as in"
+    " `__init__`, for something random, such as dropout, or for what is only done under `torch.no_grad()`."
+)
+ANOTHER_TRANSCRIPT = (
+    "A second run gives something else again. Is something random, left over from an earlier call, or does the name of"
+    " a temporary folder stand where the check does not look for it, as in a tuple in place of a list?"
+)
 
 
 def _find(
@@ -288,7 +314,9 @@ def _find(
         return named
     again = observation.again
     if again is not None and again.shape == got.shape and not agree(again, got, tolerance):
-        return _not_deterministic()
+        if context.axes == EVENTS and (differs := describe(got, want, context)):
+            return Finding(differs, ANOTHER_TRANSCRIPT)
+        return _not_deterministic(got)
     if observation.first_nan is not None and not want.isnan().any():
         return Finding(f"there is NaN in the output; it first appears {observation.first_nan}")
     if in_parts is not None:

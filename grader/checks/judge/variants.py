@@ -1,5 +1,6 @@
 """What came out where a case was asked in other ways: judged by the case's own answer, and told in words of its own."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -76,17 +77,27 @@ def _elsewhere(varied: Varied) -> Iterator[str]:
         f"{LeftBehind.__name__}: "
     )
     if is_told:
-        yield f"on a GPU this raises an error: {where}. Make it with `device=x.device`, or keep it as a buffer"
+        how = "Make it with the `device` of a tensor that comes in, or keep it as a buffer"
+        yield f"on a GPU this raises an error: {where}. {how}"
 
 
 def _finding(variant: v.Variant, varied: Varied, wanted: Tensor, tolerance: Tolerance) -> Finding | None:
     if varied.output is not None and agree(varied.output, wanted, tolerance):
         return None
     if varied.alone is not None and agree(varied.alone, wanted, tolerance):
-        return LEFT_BEHIND
+        return _left_behind(varied)
+    if varied.itself:
+        return Finding(
+            "the output is right, and no longer so where the same case is run again, after others and under"
+            f" `torch.no_grad()`: {varied.itself}",
+            f"{LEFT_BEHIND.hint} Nothing may need gradients to be on.",
+        )
     if isinstance(variant, v.Beyond) and varied.output is None and varied.problem is not None:  # it refuses them
         return None
     what, hint = told(variant)
+    if isinstance(variant, v.SameLength) and varied.output is None:
+        what = f"with as many tokens as in the case “{variant.before}” there is none"
+        hint = "Is a table or a mask as long as one text alone? Make it as long as the text that comes in."
     came = varied.alone if varied.alone is not None else varied.output
     if came is None:
         problem = varied.problem
@@ -96,9 +107,21 @@ def _finding(variant: v.Variant, varied: Varied, wanted: Tensor, tolerance: Tole
         shapes = f"its shape is {list(came.shape)}, and should be {list(wanted.shape)}"
         return Finding(f"the output is right, but {what}: {shapes}", hint)
     if came.dtype != wanted.dtype:
-        return Finding(f"the output is right, but {what}: it is {came.dtype}, and should be {wanted.dtype}", hint)
+        if isinstance(variant, v.Zeros | v.NoWeights) and agree(came.to(wanted.dtype), wanted):
+            what = what.replace("an input", "with an input").replace("weights of 0", "with weights of 0")
+            what = re.sub(" does? not give zeros| do not give zeros", " the dtype is another", what)
+            hint = "The dtype depends on what comes in, and not on its numbers."
+        dtypes = f"it is {came.dtype}, and should be {wanted.dtype}".replace("torch.", "")
+        return Finding(f"the output is right, but {what}: {dtypes}", hint)
     nan = bool(came.is_floating_point() and came.isnan().any() and not wanted.isnan().any())
     return Finding(f"the output is right, but {what}{': there is NaN in it' if nan else ''}", hint)
+
+
+def _left_behind(varied: Varied) -> Finding:
+    """That only a module that was used before is wrong, and what then stopped it, if anything did."""
+    if varied.output is not None or varied.problem is None:
+        return LEFT_BEHIND
+    return replace(LEFT_BEHIND, what=f"{LEFT_BEHIND.what}: {varied.problem.message}", detail=varied.problem.detail)
 
 
 def told(variant: v.Variant) -> tuple[str, str]:

@@ -13,8 +13,8 @@ class Finding:
 
     mistake: the name of the known mistake it is, which explains every wrong case. shipped: where that was published.
     waits_for: the exercises that a composite waits for, whose own code is right. notes: what else may help, in
-    sentences. unwritten: whether the code is still a stub. measured: what is measured of a result whose error has
-    no name, in sentences.
+    sentences. unwritten: whether the code is still a stub. stopped: whether nothing came out that could be compared.
+    measured: what is measured of a result whose error has no name, in sentences.
     """
 
     what: str
@@ -25,6 +25,7 @@ class Finding:
     shipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unwritten: bool = False
+    stopped: bool = False
     measured: tuple[str, ...] = field(default=(), compare=False)  # other numbers make it no other finding
 
     @property

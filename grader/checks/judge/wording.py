@@ -55,7 +55,9 @@ def report(verdict: Verdict) -> list[Line]:
     lines = [Line(f"○ {head}", "idle") if verdict.unwritten else Line(f"✗ {head}", "bad")]
     if shown.finding and not (shown.finding.what == UNKNOWN and verdict.notes):
         others = [case for case in verdict.cases if not case.right and case.finding != shown.finding]
-        alone = others or (len(verdict.cases) > 1 and shown.finding.what.startswith("it gave "))
+        alone = others or (
+            len(verdict.cases) > 1 and shown.finding.what.startswith("it gave ") and not shown.finding.stopped
+        )
         lines += _finding(shown.finding, f"In the case “{shown.name}”: " if alone else "")
         further = sum(case is not shown and _same_error(case, shown) for case in verdict.cases)
         if further and alone:
@@ -92,8 +94,9 @@ def _same_problem_everywhere(verdict: Verdict) -> bool:
 
 
 def _same_error(case: CaseVerdict, other: CaseVerdict) -> bool:
-    """Whether both cases ended in one exception of one line, whatever the numbers and shapes in its message."""
-    found = [each.finding for each in (case, other) if each.finding and each.finding.what.startswith(RAISED)]
+    """Whether both cases stopped for one reason, in one line, whatever the numbers and shapes in the message."""
+    both = [each.finding for each in (case, other) if each.finding]
+    found = [finding for finding in both if finding.stopped or finding.what.startswith(RAISED)]
     messages = {_NUMBERS.sub("#", finding.what) for finding in found}
     lines = {tuple(line for line in finding.detail if line.startswith("line ")) for finding in found}
     return len(found) == 2 and len(messages) == len(lines) == 1
@@ -158,8 +161,12 @@ def _apart(difference: Difference) -> tuple[str, str]:
 
 
 def _finding(finding: Finding, where: str) -> list[Line]:
-    what = finding.what[:1].upper() + finding.what[1:]
-    if where and what.partition(" ")[0].istitle():  # it goes on after a colon; names such as NaN stay as they are
+    first = finding.what.partition(" ")[0]
+    own_name = "_" in first or first == "forward"  # a name from code stays as it is
+    what = finding.what if own_name else finding.what[:1].upper() + finding.what[1:]
+    if (
+        where and first != "None" and what.partition(" ")[0].istitle()
+    ):  # it goes on after a colon; names such as NaN stay as they are
         what = finding.what[:1].lower() + finding.what[1:]
     if not what.endswith((".", ":", "?")):
         what += "."

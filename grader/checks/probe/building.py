@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grader.checks.probe.kinds import kind_of
 from grader.checks.probe.running import Stopped, learner_errors
-from grader.checks.probe.values import kind_of
 from grader.devices import chosen_device
 from grader.names import explain_names
 from grader.recordings.tasks import TaskCase, configured

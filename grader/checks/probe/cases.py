@@ -14,6 +14,7 @@ from torch import nn
 
 from grader.checks.observation import Observation, Problem
 from grader.checks.probe.building import build_module
+from grader.checks.probe.kinds import kind_of
 from grader.checks.probe.nan import find_first_nan, has_nan
 from grader.checks.probe.running import Stopped, changed_argument, changed_field, fresh_args, quietly, unseen, use
 from grader.checks.probe.second_run import (
@@ -22,7 +23,7 @@ from grader.checks.probe.second_run import (
     use_for_each_other_number,
     use_for_other_numbers,
 )
-from grader.checks.probe.values import canonical_output, kind_of, module_output, taken
+from grader.checks.probe.values import canonical_output, module_output, taken
 from grader.checks.probe.variants import vary
 from grader.devices import device_of
 from grader.recordings.tasks import Task, TaskCase, configured

@@ -62,6 +62,10 @@ def following() -> Iterator[None]:
 class Following(TorchFunctionMode):
     """While it lasts, a tensor that is made without `device=` is followed. Raises LeftBehind where two devices meet."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.devices_behind: list[Any] = []  # asked of a tensor left behind; each is an object of its own
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -71,13 +75,32 @@ class Following(TorchFunctionMode):
         if name not in BOTH:
             _meet(func, given)
         result = func(*args, **kwargs)
-        behind = _is_left_behind(name, given, args, kwargs)
+        if isinstance(result, torch.device) and given and getattr(given[0], MARK, False):
+            self.devices_behind.append(result)
+        behind = self._is_left_behind(name, given, args, kwargs)
         if name in MOVES and result is given[0]:  # moved from the CPU to the CPU
             result = result.view_as(result)
         for tensor in _tensors((result,)):
             if not any(tensor is one for one in given):  # what an operation changes stays where it is
                 setattr(tensor, MARK, behind)
         return result
+
+    def _is_left_behind(self, name: str, given: list[Tensor], args: Any, kwargs: dict[str, Any]) -> bool:
+        named = kwargs.get("device")
+        if name == "to":
+            named = named or next((arg for arg in args[1:] if isinstance(arg, str | torch.device)), None)
+        if name in ("cpu", "cuda"):
+            return name == "cpu"
+        if named is not None:  # a device is not a text, and `x.device` is one
+            return bool(named == "cpu") or any(named is one for one in self.devices_behind)
+        if not given:
+            return True
+        if name in ("to", "type_as"):
+            return bool(getattr(given[-1], MARK, False))
+        if name in BOTH:
+            return bool(getattr(given[0], MARK, False))
+        wide = [tensor for tensor in given if tensor.ndim and tensor.numel()] or given
+        return all(getattr(tensor, MARK, False) for tensor in wide)
 
 
 def arrived(module: nn.Module) -> None:
@@ -107,21 +130,3 @@ def _meet(func: Callable[..., Any], given: list[Tensor]) -> None:
             f"in `{(resolve_name(func) or 'an operation').removeprefix('torch.')}` a tensor {list(behind[0].shape)},"
             f" which was made without `device=`, meets one {list(other.shape)} that is on the device of the input"
         )
-
-
-def _is_left_behind(name: str, given: list[Tensor], args: Any, kwargs: dict[str, Any]) -> bool:
-    named = kwargs.get("device")
-    if name == "to":
-        named = named or next((arg for arg in args[1:] if isinstance(arg, str | torch.device)), None)
-    if name in ("cpu", "cuda"):
-        return name == "cpu"
-    if named is not None:
-        return bool(named == "cpu")  # a device is not a text, and `x.device` is one
-    if not given:
-        return True
-    if name in ("to", "type_as"):
-        return bool(getattr(given[-1], MARK, False))
-    if name in BOTH:
-        return bool(getattr(given[0], MARK, False))
-    wide = [tensor for tensor in given if tensor.ndim and tensor.numel()] or given
-    return all(getattr(tensor, MARK, False) for tensor in wide)

@@ -2,6 +2,7 @@
 
 import __future__
 
+import ast
 import bdb
 import contextlib
 import copy
@@ -15,7 +16,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from types import MethodType, TracebackType
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from grader.checks.observation import RAISED, Problem
+from grader.checks.probe.kinds import NOTHING, NoNumber, number
 from grader.config import Config
 from grader.devices import CPU, chosen_device, device_of, moved
 from grader.package import package_folder
@@ -143,14 +145,36 @@ def use(task: Task, case: TaskCase, target: Any, *args: Any) -> Any:
 @cache
 def _drive(source: str, name: str) -> Callable[..., Any]:
     """The function of that name that `source`, of a recording, defines; its first function for no name."""
-    namespace: dict[str, Any] = {"torch": torch, "nn": nn, "Tensor": Tensor}
+    tree = _StrictNumbers().visit(ast.parse(source, DRIVE_FILE))
+    raising = frozenset(node.lineno for node in ast.walk(tree) if isinstance(node, ast.Raise))
+    namespace: dict[str, Any] = {"torch": torch, "nn": nn, "Tensor": Tensor, RAISING: raising}
+    namespace |= {STRICT[kind.__name__]: partial(number, kind) for kind in (float, int)}
     # Types in its signature are the author's, and are not looked up.
-    exec(compile(source, DRIVE_FILE, "exec", flags=__future__.annotations.compiler_flag), namespace)
+    exec(compile(tree, DRIVE_FILE, "exec", flags=__future__.annotations.compiler_flag), namespace)
     found: Callable[..., Any] = namespace[name] if name else next(filter(inspect.isfunction, namespace.values()))
     return found
 
 
 DRIVE_FILE = "<how the check uses it>"
+RAISING = "_lines_that_raise"  # in a drive's namespace
+STRICT = {"float": "_as_float", "int": "_as_int"}
+
+
+class _StrictNumbers(ast.NodeTransformer):
+    """Has a drive's `float(x)`, `int(x)` and `map(float, x)` take numbers alone: `float("0.1")` would pass a text."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        node.func = self._strict(node.func)
+        if isinstance(node.func, ast.Name) and node.func.id == "map" and node.args:
+            node.args[0] = self._strict(node.args[0])
+        return node
+
+    @staticmethod
+    def _strict(name: ast.expr) -> ast.expr:
+        if isinstance(name, ast.Name) and name.id in STRICT:
+            return ast.copy_location(ast.Name(STRICT[name.id], ast.Load()), name)
+        return name
 
 
 def call_learner(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -169,8 +193,42 @@ def learner_errors() -> Iterator[None]:
     except (Exception, SystemExit) as error:  # learner's code may raise anything
         if isinstance(error, NotImplementedError) and (name := stub_of(error)):
             raise Stopped("not_written", f"{name} is not written yet: replace `raise NotImplementedError()`") from error
+        if unusable := _unusable(error):
+            raise Stopped("type", unusable) from error
         detail = (*learner_traceback(error)[:-1], *_shapes_that_met(error))
         raise Stopped("exception", f"{RAISED}{_headline(error)}", detail) from error
+
+
+def _unusable(error: BaseException) -> str:
+    """What came back that a drive can't go on with, in a sentence; empty where it was not the drive that stopped."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if not frames or any(is_learners(frame.f_code.co_filename) for frame, _ in frames):
+        return ""
+    if isinstance(error, NoNumber):
+        return message_of(error)
+    frame, line = frames[-1]
+    if frame.f_code.co_filename != DRIVE_FILE:
+        return ""
+    message = next(iter(message_of(error).splitlines()), "")
+    if line in frame.f_globals.get(RAISING, ()) and message:  # the author's words
+        said = _OF_OTHERS.sub(r"\g<0> of something else", message.replace("a NoneType", "None"))
+        return f"the check can't go on: {said}"
+    if _WRONGLY_CALLED.match(message):
+        return ""
+    if isinstance(error, StopIteration):
+        return "it gave fewer values than belong there"
+    if "NoneType" in message:
+        return NOTHING
+    if odd := _NOT_INFERRED.search(message):
+        return f"it gave a {odd[1] or odd[2] or odd[3]} where a number belongs"
+    if isinstance(error, AttributeError):
+        return f"the check looks for something that is not there: {message}"
+    return f"the check can't use what came back: {_headline(error)}"
+
+
+_WRONGLY_CALLED = re.compile(r"\S+\(\) (takes|missing|got)\b")
+_OF_OTHERS = re.compile(r"(?<=returned )(?:(an? \w+)(?=; \1 of )|a tuple(?=; two tensors belong))")
+_NOT_INFERRED = re.compile(r"invalid data type '(\w+)'|Could not infer dtype of (\w+)|too many dimensions '(\w+)'")
 
 
 def _shapes_that_met(error: BaseException) -> tuple[str, ...]:
@@ -219,7 +277,7 @@ def _headline(error: BaseException) -> str:
     """The error's name and its first line, without what is another in every run: addresses and temporary folders."""
     lines = message_of(error).splitlines()
     temporary = re.escape(tempfile.gettempdir()) + r"/[^/\s'\"]+/"
-    first = next(iter(lines), "")
+    first = " ".join(map(str.strip, lines[: 2 if lines and lines[0].endswith(":") else 1]))
     same = re.sub(rf"(?<=['\"\s]){temporary}", ".../", re.sub(r" at 0x[0-9a-f]+", "", first))
     return f"{type(error).__name__}: {same}" if lines else type(error).__name__
 

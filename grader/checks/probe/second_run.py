@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from grader.calls import copied
 from grader.checks.fingerprint import are_compared, fingerprint, leaf_names, leaf_positions, weighted_sum
+from grader.checks.observation import SECOND_RUN
 from grader.checks.probe.building import build_module
 from grader.checks.probe.running import Stopped, fresh_args, learner_errors, quietly, unseen, use
 from grader.checks.probe.values import canonical_output, module_output
@@ -114,7 +115,10 @@ def module_again(task: Task, case: TaskCase, target: Any) -> dict[str, Any]:
         module, _ = build_module(target, case)
         _use_before(task, case, module)
         leaves = _leaves(task, case, device_of(module))
-        output = module_output(use(task, case, module, *_copies(leaves)), device_of(module))
+        try:
+            output = module_output(use(task, case, module, *_copies(leaves)), device_of(module))
+        except Stopped as stopped:
+            return {"backward": replace(stopped.problem, kind=SECOND_RUN)}
         every = dict(module.named_parameters(remove_duplicate=False))
         trained = {name: every[name] for name in case.weights if name in every and every[name].requires_grad}
         return _observed(task, case, output, trained, leaves)

@@ -8,23 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grader.checks.probe.kinds import kind_of
 from grader.checks.probe.running import Stopped, learner_errors
 from grader.devices import CPU, chosen_device
 
 MAX_ITEMS = 2_000  # a generator that never ends is stopped here
-
-
-def kind_of(value: Any) -> str:
-    if value is None:
-        return "None"
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    if inspect.isroutine(value):
-        return f"the function {value.__name__}"
-    kind = type(value).__name__
-    if type(value).__module__ == "numpy":
-        return f"a NumPy {kind.removeprefix('nd')}"
-    return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
 
 
 def canonical(value: Any) -> Tensor:
@@ -46,8 +34,12 @@ def canonical(value: Any) -> Tensor:
             shapes = "a tensor" if len(items) == 1 else f"{len(items)} tensors"
             raise Stopped("type", f"it gave a {kind} of {shapes}, where one tensor or plain numbers belong")
         odd = next((item for item in items if not isinstance(item, int | float)), None)
+        if isinstance(odd, list | tuple):
+            raise Stopped(
+                "type", f"it gave a {kind} of {type(odd).__name__}s, where one tensor or plain numbers belong"
+            )
         if odd is not None:
-            raise Stopped("type", f"it gave a {kind} that holds {kind_of(odd)}, where a number belongs")
+            raise Stopped("type", f"it gave a {kind} that holds {kind_of(odd)}, where {_number(odd)} belongs")
         whole = all(isinstance(item, int) for item in items)
         return torch.tensor(items, dtype=torch.int64 if whole else torch.float64)
     if isinstance(value, bool | int):
@@ -58,7 +50,12 @@ def canonical(value: Any) -> Tensor:
         value.close()
     if value is None:
         raise Stopped("type", "it returned None; does it end with `return`?")
-    raise Stopped("type", f"it returned {kind_of(value)}, where a number, a list or a tensor belongs")
+    raise Stopped("type", f"it returned {kind_of(value)}, where {_number(value)}, a list or a tensor belongs")
+
+
+def _number(instead: Any) -> str:
+    """A number, as a text says what belongs in the place of `instead`, which may be a number of NumPy's."""
+    return "a number of Python's own, as `.item()` gives it" if type(instead).__module__ == "numpy" else "a number"
 
 
 def canonical_output(value: Any, given_on: torch.device = CPU) -> Tensor:

@@ -85,20 +85,34 @@ class _Asking:
     def asked(self, variant: v.Variant) -> Varied:
         """What comes out for one variant."""
         case = self.case.varied(variant)
+        output = problem = None
         try:
             used = self._module(variant, case, isinstance(variant, v.Moved))
             output = self._output([variant], case, used)
         except Stopped as stopped:
-            return Varied(problem=stopped.problem)
-        agrees = self._agrees(variant, output)
+            problem = stopped.problem
+        agrees = output is not None and self._agrees(variant, output)
         if agrees and isinstance(variant, v.Reloaded):
             self.used = used
-        if self.task.function or variant.own_module or agrees:
-            return Varied(output)
+        if agrees or isinstance(variant, v.Moved):
+            return Varied(output, problem)
+        if self.task.function:
+            return Varied(output, problem, itself=self._itself())
+        if variant.own_module or isinstance(variant, v.Reloaded | v.Copied):
+            return Varied(output, problem)
         try:
-            return Varied(output, alone=self._output([variant], case, build_module(self.target, self.case)[0]))
+            alone = self._output([variant], case, build_module(self.target, self.case)[0])
+            return Varied(output, problem, alone)
         except Stopped as stopped:
-            return Varied(output, stopped.problem)
+            return Varied(output, problem or stopped.problem)
+
+    def _itself(self) -> str:
+        """What a function no longer gives for the case itself, where it is run as its variants are."""
+        try:
+            output = self._output([], self.case, self.target)
+        except Stopped as stopped:
+            return stopped.problem.message
+        return "" if agree(output, self.own) else "it is another"
 
     def _agrees(self, variant: v.Variant, output: Tensor) -> bool:
         try:
