@@ -543,7 +543,7 @@ KV_SOURCE = Exercise(
 BYTES_READ = (
     *("model_type", "num_hidden_layers", "layer_types", "num_attention_heads", "num_key_value_heads", "hidden_size"),
     *("head_dim", "global_head_dim", "num_global_key_value_heads", "attention_k_eq_v", "num_kv_shared_layers"),
-    *("sliding_window", "max_position_embeddings"),
+    *("sliding_window", "use_sliding_window", "max_position_embeddings"),
 )
 
 
@@ -557,6 +557,11 @@ def bytes_case(name: str, config: Mapping[str, Any], tokens: int, *element_bytes
     return Case(name, draw_args)
 
 
+SLIDING_SMOL = {
+    "layer_types": rounds(2, 12),
+    "sliding_window": 512,
+    "use_sliding_window": True,
+}
 CACHE_BYTES = Exercise(
     name="new_models.cache_bytes",
     solution="cache_bytes",
@@ -574,6 +579,11 @@ CACHE_BYTES = Exercise(
         bytes_case("gpt-oss 20B, in float32", published("gpt-oss-20b"), 1000, 4),
         bytes_case("SmolLM3 3B", published("smollm3-3b") | {"sliding_window": None}, 700),
         bytes_case("gpt-oss 20B, beyond its max_position_embeddings", published("gpt-oss-20b"), 140_000),
+        bytes_case(
+            "OLMo 3 with other layers that slide", published("olmo-3-7b") | {"layer_types": rounds(1, 16)}, 6000
+        ),
+        bytes_case("a SmolLM3 with layers that slide", published("smollm3-3b") | SLIDING_SMOL, 800),
+        bytes_case("a small Gemma 4 with k = v whose layers share, a long text", GEMMA, 70_000),
     ],
 )
 

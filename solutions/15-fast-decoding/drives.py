@@ -96,9 +96,11 @@ def fused_results(fuse: Any, x: Tensor, weight: Tensor, sizes: list[int]) -> Ten
 
 
 def fused_after_loading(fuse: Any, x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
-    """What the function gives after other weights were loaded into the layers."""
+    """What the function gives after it was called, and then other weights were loaded into the layers."""
     layers = linears(torch.zeros_like(weight), sizes)
     function = fuse(layers)
+    with torch.no_grad():
+        function(x)
     for layer, other in zip(layers, linears(weight, sizes), strict=True):
         if layer.weight.shape == other.weight.shape:
             layer.load_state_dict(other.state_dict())
@@ -430,6 +432,15 @@ def pieces_read(generate: Any, toy: Any, ids: Tensor, numbers: list[int], end: A
     model, _, given = with_oracle(generate, toy, ids, numbers, end, right)
     taken(given)
     return list(model.pieces)
+
+
+def runs_before_the_first(
+    generate: Any, toy: Any, ids: Tensor, numbers: list[int], end: Any, right: list[int]
+) -> list[int]:
+    """How many runs of the model there are before the first token comes."""
+    model, _, given = with_oracle(generate, toy, ids, numbers, end, right)
+    next(iter(given))
+    return [len(model.pieces)]
 
 
 def guesses_asked(generate: Any, toy: Any, ids: Tensor, numbers: list[int], end: Any, right: list[int]) -> list[int]:

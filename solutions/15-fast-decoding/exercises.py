@@ -165,11 +165,12 @@ MEMORY = {"drive": drives.bytes_of_layers, "right": right_memory}
 
 
 def fused_case(name: str, sizes: list[int], width: int, *shape: int, **more: Any) -> Case:
-    """sizes: of the layers' outputs; width: of their input; shape: of x without its last axis."""
+    """sizes: of the layers' outputs; width: of their input; shape: of x without its last axis, perhaps nothing."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         inner = draw.size("width", width, width + 1, width + 3)
-        x = draw.normal(draw.size("B", shape[0], shape[0] + 1), *shape[1:], inner)
+        rows = [draw.size("B", size, size + 1) for size in shape[:1]]
+        x = draw.normal(*rows, *shape[1:], inner)
         return [x, draw.normal(sum(sizes), inner), sizes]
 
     return Case(name, draw_args, **more)
@@ -199,6 +200,8 @@ FUSED = Exercise(
         ),
         fused_case("operators that read weights", [2, 4, 3], 9, 2, 4, **ONE_PRODUCT),
         fused_case("bfloat16", [4, 6], 8, 2, 2, dtype=torch.bfloat16),
+        fused_case("one vector", [3, 8], 10),
+        fused_case("rows of one text", [5, 4, 2], 11, 6),
     ],
 )
 
@@ -444,11 +447,18 @@ STEP = Exercise(
 
 
 def guess_case(
-    name: str, prompt: int, numbers: Sequence[int], turns: list[int], stops: bool | str = False, **more: Any
+    name: str,
+    prompt: int,
+    numbers: Sequence[int],
+    turns: list[int],
+    stops: bool | str = False,
+    near: bool = False,
+    **more: Any,
 ) -> Case:
     """numbers: new tokens, guesses, and how many of them are offered. turns: how many of each step's are right, in turns.
 
-    stops: whether an end token comes, in the middle; "prompt": one that the prompt has, too.
+    stops: whether an end token comes, in the middle; "prompt": one that the prompt has, too; "last": the prompt's last
+    token is one. near: whether all logits are nearly equal.
     """
 
     def draw_args(draw: Draw) -> Sequence[Any]:
@@ -456,6 +466,10 @@ def guess_case(
         length = draw.size("prompt", prompt, prompt + 1, prompt + 2)
         kind = {"vocabulary": vocabulary, "ends": stops or True}
         toy, ids, end = toy_that_ends(draw, 80 + prompt, length, numbers[0] or 4, **kind)
+        if near:
+            with torch.no_grad():
+                toy.head.mul_(2.0**-12)  # a power of two, so that the largest logit stays the largest
+        end = int(ids[0, -1]) if stops == "last" else end
         return [toy, ids, list(numbers), end if stops else None, turns]
 
     return Case(name, draw_args, **more)
@@ -464,6 +478,7 @@ def guess_case(
 PIECES = {"drive": drives.pieces_read, "right": right_pieces}
 ASKED = {"drive": drives.guesses_asked, "right": right_asked}
 ROOM = {"drive": drives.room_for_guesses, "right": right_room}
+FIRST = {"drive": drives.runs_before_the_first, "right": lambda *_: [1]}
 COUNT = {"drive": drives.tokens_counted, "right": lambda toy, ids, numbers, end, right: [numbers[0]]}
 INTS = {"drive": drives.ints_guessed, "right": lambda toy, ids, numbers, end, right: [1] * numbers[0]}
 GENERATE = Exercise(
@@ -488,6 +503,10 @@ GENERATE = Exercise(
         guess_case("how many guesses are asked for, after which lengths", 4, [15, 6, 4], [4, 1], **ASKED),
         guess_case("for how many tokens room is asked, and ids without room", 5, [15, 5, 5], [3, 5, 0], **ROOM),
         guess_case("how many tokens come where none is asked for", 9, [0, 6, 6], [2], **COUNT),
+        guess_case("the prompt ends with the end token", 10, [7, 4, 4], [2, 0], stops="last"),
+        guess_case("wrong guesses whose logits are nearly the largest", 11, [12, 3, 3], [1, 0, 2], near=True),
+        guess_case("how many guesses are asked for, after a long prompt", 130, [5, 3, 3], [1], **ASKED),
+        guess_case("how many runs there are before the first token comes", 12, [9, 3, 3], [1], **FIRST),
         guess_case("which of the tokens are Python ints (1: yes)", 6, [7, 2, 2], [1], **INTS),
     ],
 )

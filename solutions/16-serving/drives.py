@@ -281,9 +281,10 @@ def weak_at_the_end(tokens: Any, block_size: int) -> list[int]:
 
 
 def index_steps(made: Any, block_size: int, weak: int, steps: list[list[Any]]) -> list[int]:
-    """What each search found: how many blocks, and which. weak: 1 or 3 for five hashes, 2 for hashes of the block alone.
+    """What each search found: how many blocks, and which. weak: 1, 3 or 4 for five hashes, 2 for hashes of the block alone.
 
-    steps: [0, tokens, blocks] adds, [1, tokens, []] searches, [2, [block], []] forgets.
+    steps: [0, tokens, blocks] adds, [1, tokens, []] searches, [2, [block], []] forgets; 3 adds, and then uses the lists
+    that it gave for something else.
     """
     index = made(block_size, weak_at_the_end if weak == 2 else weak_hashes) if weak else made(block_size)
     given: list[int] = []
@@ -295,8 +296,12 @@ def index_steps(made: Any, block_size: int, weak: int, steps: list[list[Any]]) -
             if not isinstance(found, list):
                 raise TypeError(f"find returned a {type(found).__name__}; a list of blocks belongs there")
             given += [len(found), *found]
-        else:
+        elif kind == 2:
             index.forget(tokens[0])
+        else:
+            text, places = list(tokens), list(blocks)
+            index.add(text, places)
+            text[:], places[:] = [0] * len(text), [0] * len(places)
     return given
 
 
@@ -545,7 +550,10 @@ def share_of_nothing(function: Any, requests: list[list[int]], policy: int, size
 
 def reported(function: Any, requests: list[list[Any]], ttft_limit: float, tpot_limit: float) -> Tensor:
     """TTFTs, TPOTs and goodput, one after the other."""
-    given = function([(arrival, list(times)) for arrival, times in requests], ttft_limit, tpot_limit)
+    own = [(arrival, list(times)) for arrival, times in requests]
+    given = function(own, ttft_limit, tpot_limit)
+    if own != [(arrival, times) for arrival, times in requests]:
+        raise ValueError("the requests are no longer as they were given; they are the caller's")
     if not isinstance(given, tuple | list) or len(given) != 3:
         raise TypeError("three things belong there: TTFTs, TPOTs, goodput")
     ttfts, tpots, goodput = given

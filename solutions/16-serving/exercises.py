@@ -377,7 +377,7 @@ HASHES = Exercise(
 )
 
 
-ADD, FIND, FORGET = 0, 1, 2
+ADD, FIND, FORGET, REUSED = 0, 1, 2, 3
 
 
 def texts_case(name: str, block_size: int, weak: int, steps: Sequence[Sequence[Any]]) -> Case:
@@ -395,8 +395,8 @@ def texts_case(name: str, block_size: int, weak: int, steps: Sequence[Sequence[A
                 made.append([FORGET, [number[which]], []])
                 continue
             tokens = text_of(texts, which)
-            if kind == ADD:
-                made.append([ADD, tokens, [number[block] for block in count]])
+            if kind in (ADD, REUSED):
+                made.append([kind, tokens, [number[block] for block in count]])
             else:
                 made.append([FIND, tokens[:count], []])
         return [block_size, weak, made]
@@ -417,10 +417,15 @@ def text_of(texts: dict[str, list[int]], which: str) -> list[int]:
 
 
 def collide(texts: dict[str, list[int]], size: int, weak: int) -> bool:
-    """Whether the first blocks of a and b have one hash, and that of c another; 3: the second blocks differ in theirs."""
+    """Whether the first blocks of a and b have one hash, and that of c another.
+
+    3: the second blocks differ in theirs. 4: whether the hash of a's first block is 0.
+    """
     if weak == 2:
         return True
     first = {letter: drives.weak_hashes(text[: 2 * size], size) for letter, text in texts.items()}
+    if weak == 4:
+        return first["a"][0] == 0
     if weak == 3:
         return first["a"][0] == first["b"][0] and len({*first["a"], first["b"][1]}) == 3
     return first["a"][0] == first["b"][0] and first["a"][1] == first["b"][1] and first["c"][0] != first["a"][0]
@@ -499,6 +504,21 @@ PREFIX = Exercise(
         ),
         texts_case("the same tokens in another order", 8, 1, [[0, "a", [2, 4]], [1, "turned", 20], [1, "a", 20]]),
         texts_case("more blocks than full ones", 9, 0, [[0, "a", [2, 4, 1, 5, 8, 7]], [1, "a", 40]]),
+        texts_case(
+            "a block is forgotten once more, after another has its hash",
+            4,
+            0,
+            [[0, "a", [2, 4]], [2, 2, 0], [0, "a", [5, 7]], [2, 2, 0], [1, "a", 25]],
+        ),
+        texts_case(
+            "a block whose hash is 0 is forgotten", 5, 4, [[0, "a", [3, 8]], [1, "a", 20], [2, 3, 0], [1, "a", 20]]
+        ),
+        texts_case(
+            "the caller's lists are filled anew after each add",
+            6,
+            0,
+            [[3, "a", [2, 4, 1]], [3, "b", [5, 7]], [1, "a", 25], [1, "b", 25]],
+        ),
     ],
 )
 
@@ -743,8 +763,8 @@ ENGINE = Exercise(
 # Measures
 
 
-def report_case(name: str, counts: list[int], limits: Sequence[float], apart: float = 3.0) -> Case:
-    """counts: of each request's tokens. Times are well away from both limits."""
+def report_case(name: str, counts: list[int], limits: Sequence[float], apart: float = 3.0, unit: float = 1.0) -> Case:
+    """counts: of each request's tokens. unit: of all times. Times are well away from both limits."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         while True:
@@ -753,12 +773,13 @@ def report_case(name: str, counts: list[int], limits: Sequence[float], apart: fl
                 arrival = float(apart * i + torch.rand((), generator=draw.generator))
                 gaps = torch.rand(count, generator=draw.generator) + 0.2
                 gaps[0] = 2 * gaps[0]
-                requests.append([round(arrival, 4), [round(float(t), 4) for t in arrival + gaps.cumsum(0)]])
+                times = [round(unit * float(t), 4) for t in arrival + gaps.cumsum(0)]
+                requests.append([round(unit * arrival, 4), times])
             found = right_report(requests, *limits)
             ttfts, tpots = found[: len(counts)], found[len(counts) : -1]
             near = min(float((ttfts - limits[0]).abs().min()), float((tpots - limits[1]).abs().min()))
             both = (ttfts <= limits[0]) & (tpots <= limits[1])
-            if near > 0.01 and (len(counts) < 3 or 0 < int(both.sum()) < len(counts)):
+            if near > 0.01 * unit and (len(counts) < 3 or 0 < int(both.sum()) < len(counts)):
                 return [requests, *limits]
 
     return Case(name, draw_args)
@@ -794,6 +815,19 @@ REPORT = Exercise(
                 1.0,
             ],
         ),
+        Case(
+            "a little above one limit, and a little below both",
+            lambda draw: [
+                [
+                    [1.0, [3.00004, 3.25]],
+                    [0.25 * draw.number("at", 6, 5, 7), [3.0, 4.00008, 4.00008]],
+                    [2.0, [3.99996, 4.49992]],
+                ],
+                2.0,
+                0.5,
+            ],
+        ),
+        report_case("all in less than one unit of time", [3, 5, 4], [0.14, 0.075], 0.6, 0.1),
         Case(
             "the last to come is done first",
             lambda draw: [[[0.5, [2.0, 4.0, 9.0]], [3.0, [3.5, draw.number("end", 4, 5, 8) + 0.25]]], 1.9, 2.25],
@@ -850,6 +884,10 @@ BUDGET = Exercise(
         exact_case("more readers than the prompt has tokens", 9, 25, 12, [3.0, 1.0, 1, 0.0]),
         exact_case("many readers", 44, 30, 10, [0.5, 1.0, 1, 0.0], 1.0),
         exact_case("exactly in time, with full passes", 0, 8, 18, [16.0, 1.0, 1, 0.0]),
+        exact_case("a long prompt in two passes", 2500, 7, 1400, [20.0, 1.0, 1, 0.0]),
+        budget_case(
+            "rows in groups of 16 are cheaper, and costs are in seconds", 110, 5, [0.004, 1e-5, 16, 2e-4], 0.06
+        ),
     ],
 )
 

@@ -507,7 +507,7 @@ class IndexByChain:
         found: list[int] = []
         for i in range((len(tokens) - 1) // self.size):
             block, text = self.entries.get(names[i], (None, ()))
-            if text != tuple(tokens[: len(text)]) or not text:
+            if text != tuple(tokens[: self.size * (i + 1)]):
                 return found
             found.append(block)
         return found

@@ -189,12 +189,12 @@ def right_hashes(tokens: Sequence[int], block_size: int) -> list[int]:
 
 def right_index(block_size: int, weak: int, steps: Sequence[Sequence[Any]]) -> list[int]:
     """A list of what is known: names, beginnings and blocks."""
-    name_of = (transformers_hashes, weak_hashes, weak_at_the_end, weak_hashes)[weak]
+    name_of = (transformers_hashes, weak_hashes, weak_at_the_end, weak_hashes, weak_hashes)[weak]
     known: list[tuple[int, list[int], int]] = []
     given: list[int] = []
     for kind, tokens, blocks in steps:
         names = name_of(tokens, block_size)
-        if kind == 0:
+        if kind in (0, 3):
             for i, block in enumerate(blocks[: len(names)]):
                 if names[i] not in [name for name, _, _ in known]:
                     known.append((names[i], list(tokens[: (i + 1) * block_size]), block))
