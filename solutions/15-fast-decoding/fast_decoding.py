@@ -696,8 +696,9 @@ measured("fast_decoding.left", left)
 # </details>
 
 # %% tags=["nbval-ignore-output"] id="e4bad8ac"
-models = {name: by_rows if kind is FastLM else checkpoint.build(kind).prepare() for name, kind in ladder.items()}
-rates = race(models | {"products alone": Products(by_rows)})
+steps = {name: by_rows if kind is FastLM else checkpoint.build(kind).prepare() for name, kind in ladder.items()}
+rates = race(steps | {"products alone": Products(by_rows)})
+del steps  # three of these models are needed no more: 1.6 GB
 for name, rate in rates.items():
     print(f"{name:>26}: {rate:6.1f} tokens a second, {rate / rates['the limit']:4.0%} of the limit")
 
@@ -741,6 +742,7 @@ for name, (wide, of) in {"q, k, v": (960, 576), "gate, up": (3072, 576), "down":
     print(f"{name:>8}: by rows {spent['rows'] / spent['columns']:.2f} times as long as by columns")
     if spent["columns"] < spent["rows"]:
         faster.append(name)
+del by_row, by_column
 measured("fast_decoding.columns", faster)
 
 # %% [markdown] id="f08d9b27"
@@ -987,7 +989,7 @@ def in_int8(model: FastLM, kernel: Kernel, largest: dict[str, Tensor]) -> FastLM
         weight = torch.cat([model.get_submodule(name).weight.detach() for name in names])
         return Product(kernel(weight, largest[names[0]]))
 
-    small = copy.deepcopy(model)
+    small = copy.deepcopy(model, {id(model.model.embed_tokens): model.model.embed_tokens})  # this part is not copied
     for i, layer in enumerate(small.model.layers):
         attention, mlp = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
         layer.self_attn.qkv = product(*(f"{attention}.{part}_proj" for part in "qkv"))
