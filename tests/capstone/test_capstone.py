@@ -394,7 +394,7 @@ def test_a_wrong_eps_of_any_norm_is_noticed_where_a_class_is_graded() -> None:
         class OneOther(Solver):
             def __init__(self, config: Config, path: str = path):
                 super().__init__(config)
-                self.get_submodule(path).eps = 2e-5
+                setattr(self.get_submodule(path), "eps", 2e-5)  # noqa: B010
 
         (seen,) = probe(replace(task, cases=(case,)), OneOther, outputs_only=True)
         assert seen.output is not None and distance(seen.output, want) > 20 * answer.tolerances[number].relative, path
