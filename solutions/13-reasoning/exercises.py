@@ -261,9 +261,19 @@ def group_of(draw: Draw, *texts: str) -> list[list[str]]:
 
 
 def scores_case(
-    name: str, questions: int, answers: int, n: int, levels: int = 0, even: bool = False, scale: float = 1.0
+    name: str,
+    questions: int,
+    answers: int,
+    n: int,
+    levels: int = 0,
+    even: bool = False,
+    scale: float = 1.0,
+    failed: float = 0.0,
 ) -> Case:
-    """Scores of several answers. levels: how many different ones there are; 0: all differ. even: right ones have 1."""
+    """Scores of several answers. levels: how many different ones there are; 0: all differ. even: right ones have 1.
+
+    failed: the share of answers whose score is -inf.
+    """
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         shape = (draw.size("Q", questions, questions + 1, questions + 2), answers)
@@ -271,6 +281,8 @@ def scores_case(
         scores = torch.rand(shape, generator=draw.generator)
         if levels:
             scores = torch.randint(levels, shape, generator=draw.generator) / levels - 0.5
+        if failed:
+            scores[torch.rand(shape, generator=draw.generator) < failed] = float("-inf")
         return [right.float() if even else scale * scores, right, n]
 
     return Case(name, draw_args)
@@ -293,6 +305,7 @@ BEST = Exercise(
         scores_case("all scores equal", 4, 5, 2, levels=1),
         scores_case("a perfect verifier is pass@k", 7, 10, 5, even=True),
         scores_case("best of 60 among 140, scores of 1e-9", 3, 140, 60, scale=1e-9),
+        scores_case("best of 2 among 8, some scores are -inf", 5, 8, 2, failed=0.6),
     ],
 )
 

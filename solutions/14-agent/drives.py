@@ -157,12 +157,13 @@ def paths_resolved(resolve: Any, tree: dict[str, Any], inside: str, asked: list[
 
 
 def commands_permitted(permit: Any, tree: dict[str, Any], inside: str, allowed: Any, commands: list[str]) -> Tensor:
-    """The words of each command, or that it is refused."""
+    """The words of each command, or that it is refused. Every second time options come as a tuple."""
 
     def use(root: Any, top: Any) -> list[Any]:
         events = []
-        for command in commands:
-            words = outcome(permit, command.replace("TOP", str(top)), allowed, root)
+        for i, command in enumerate(commands):
+            given = {name: tuple(options) if i % 2 else list(options) for name, options in allowed.items()}
+            words = outcome(permit, command.replace("TOP", str(top)), given, root)
             if isinstance(words, list):
                 words = [word.replace(str(top), "TOP") if isinstance(word, str) else word for word in words]
             events.append({"command": command, "gives": words})
