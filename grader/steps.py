@@ -10,6 +10,7 @@ running. transformers has functions for such steps, and its names for them are i
 
 import contextlib
 import functools
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -73,9 +74,9 @@ def functions_as_steps(model: nn.Module) -> Iterator[None]:
     """Have the functions of FUNCTIONS, in the files that define the model's classes, name their outputs as steps."""
     replaced: list[tuple[dict[str, Any], str, Any]] = []
     inside: list[str] = []
-    homes = {type(module).__module__ for module in model.modules()}
-    for home in sorted(homes):
-        defined = vars(sys.modules[home]) if home in sys.modules and not home.startswith("torch.") else {}
+    kinds = {type(module) for module in model.modules() if not type(module).__module__.startswith("torch.")}
+    homes = {id(home): home for kind in sorted(kinds, key=_full_name) if (home := _home_of(kind))}
+    for defined in homes.values():
         for name, function in list(defined.items()):
             roles = next((roles for pattern, roles in FUNCTIONS if re.search(pattern, name)), None)
             if roles and callable(function) and not isinstance(function, type):
@@ -86,6 +87,19 @@ def functions_as_steps(model: nn.Module) -> Iterator[None]:
     finally:
         for defined, name, function in reversed(replaced):
             defined[name] = function
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _home_of(kind: type[nn.Module]) -> dict[str, Any]:
+    """What the file that defines a class has defined; another file may have been loaded under its name since then."""
+    own: dict[str, Any] = getattr(inspect.unwrap(kind.forward), "__globals__", {})
+    if own.get("__name__") == kind.__module__:
+        return own
+    module = sys.modules.get(kind.__module__)
+    return {} if module is None else vars(module)
 
 
 def _named(function: Callable[..., Any], roles: tuple[str, ...], inside: list[str]) -> Callable[..., Any]:

@@ -179,7 +179,7 @@ class CacheByNarrow:
         self, batch: int, heads: int, capacity: int, head_dim: int, dtype: torch.dtype = torch.float32
     ) -> None:
         self.both = torch.empty(2, batch, heads, capacity, head_dim, dtype=dtype)
-        self.keys, self.values = self.both  # as the notebook gives them: a compiled layer writes into them
+        self.keys, self.values = self.both
         self.length = 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

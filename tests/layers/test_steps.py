@@ -1,5 +1,7 @@
 """Steps inside a module that a program names, functions that are steps, and arguments that are not the reference's."""
 
+import sys
+import types
 from functools import cache
 from typing import Any
 
@@ -67,11 +69,39 @@ def test_the_references_functions_are_steps() -> None:
 
 def test_functions_are_put_back() -> None:
     model = reference("Qwen3").model
-    home = __import__("sys").modules[type(model).__module__]
+    home = sys.modules[type(model).__module__]
     before = home.apply_rotary_pos_emb
     with functions_as_steps(model):
         assert home.apply_rotary_pos_emb is not before
     assert home.apply_rotary_pos_emb is before
+
+
+TURNING = """
+from torch import nn
+
+
+def apply_rope(x):
+    return 2 * x
+
+
+class Turning(nn.Module):
+    def forward(self, x):
+        return apply_rope(x)
+"""
+
+
+def test_functions_are_those_of_the_file_that_was_loaded_and_not_of_a_later_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = types.ModuleType("turning"), types.ModuleType("turning")
+    for module in (first, second):
+        monkeypatch.setitem(sys.modules, "turning", module)
+        exec(TURNING, module.__dict__)
+    for module in (first, second):
+        outer = nn.Sequential(module.Turning())
+        with functions_as_steps(outer):
+            calls = record_calls(outer, lambda outer=outer: outer(torch.ones(2)))[1]
+        assert [call.path for call in calls] == ["0", "0:rope"]
 
 
 # In a program
