@@ -2,7 +2,7 @@
 
 import sys
 import types
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -100,7 +100,7 @@ def test_functions_are_those_of_the_file_that_was_loaded_and_not_of_a_later_one(
     for module in (first, second):
         outer = nn.Sequential(module.Turning())
         with functions_as_steps(outer):
-            calls = record_calls(outer, lambda outer=outer: outer(torch.ones(2)))[1]
+            calls = record_calls(outer, partial(outer, torch.ones(2)))[1]
         assert [call.path for call in calls] == ["0", "0:rope"]
 
 
