@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from grader.authoring.recorder import record_exercise
 from grader.capstone.drawing import AXES, KNOWN, Drawn
 from grader.capstone.drives import in_parts, on_small_numbers, one_layer, whole
-from grader.capstone.making import Capstone, fill_weights
+from grader.capstone.making import ROOM, Capstone, fill_weights
 from grader.capstone.model import Model
 from grader.capstone.shrinking import shrinking
 from grader.checks.probe.running import one_thread
@@ -24,12 +24,11 @@ from grader.porting.filling import SMALL, SMALL_ROWS, tokens
 from grader.recordings.codec import Encoder
 from grader.recordings.format import FORMAT, versions
 from grader.recordings.recording import Recording, encoded_exercise
-from grader.tolerance import Tolerance
 
 LESSON = "capstone"
 EXERCISE, POINTS = "capstone.model", 16
 LAYERS = 4  # so many are judged by themselves: every capstone has them
-ROOM, DRAWS = Tolerance(4e-4), 20  # of all layers together, rounding takes more than of one module
+DRAWS = 20
 LENGTH, PARTS = 13, [4, 1, 5, 1, 1, 1]
 MADE_FROM = {"capstone": digest(repr((AXES, KNOWN)))[:32]}
 

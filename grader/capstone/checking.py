@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from grader.calls import first_tensor
 from grader.capstone.counterparts import counterparts
 from grader.capstone.folder import NOT_STARTED, PROGRAM, TRACE
-from grader.capstone.making import parameters
+from grader.capstone.making import ROOM, parameters
 from grader.capstone.model import Model
 from grader.capstone.parts import WORTH, decodes_as_itself, shares_of
 from grader.capstone.shrinking import change, shrinking
@@ -33,12 +33,11 @@ from grader.porting.own_names.loading import OwnNames, loaded_program
 from grader.porting.report import PortReport, as_json
 from grader.recordings.tracefile import read_trace
 from grader.recordings.traces import Run, Trace
-from grader.tolerance import Tolerance, agree
+from grader.tolerance import agree
 
 POINTS, OF_CACHE = 100, 30  # how many of them are for decoding with a cache
 WITHOUT_CACHE = "`new_cache` gives None: one pass is compared, and decoding with a cache is still to come."
 MOST_WORK = 0.5  # of a pass over all tokens; a cached step of the reference takes up to 0.13 of it
-ROOM = Tolerance(4e-4)  # of all layers together, rounding takes more than of one module
 OTHER_EPS = (
     "Where weights are such that every norm is given small numbers, the logits are wrong: a norm that is no module of"
     " its own has another eps than the config's, or adds it elsewhere."

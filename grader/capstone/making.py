@@ -19,10 +19,11 @@ from grader.porting.filling import fill, tokens
 from grader.porting.floor import with_floors
 from grader.porting.runs import ONE_PASS, Ways, traced
 from grader.recordings.traces import Trace
-from grader.tolerance import distance
+from grader.tolerance import Tolerance, distance
 
 TOKENS = 18
 WEIGHTS_DRAWN = 6  # before another architecture is drawn
+ROOM = Tolerance(4e-4)  # of all layers together, rounding takes more than of one module
 MOST_ROUNDING = 2e-5  # less than half of the tolerance: a right program's own comes on top
 
 

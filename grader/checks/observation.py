@@ -1,5 +1,7 @@
 """What a probe says of a case: tensors, and what stopped it. Nothing here runs learner's code or knows an answer."""
 
+import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,6 +9,11 @@ from torch import Tensor
 
 RAISED = "it raised "  # begins what is said of an exception
 SECOND_RUN = "second run"  # the kind of a problem that stopped a second run, before any gradient
+
+
+def temporary_folder() -> str:
+    """A pattern for a folder where this machine has temporary ones: its name is another in every run."""
+    return re.escape(tempfile.gettempdir()) + r"/[^/\s'\"]+/"
 
 
 class LeftBehind(RuntimeError):

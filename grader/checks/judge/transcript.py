@@ -6,19 +6,19 @@ the first event that differs.
 """
 
 import re
-import tempfile
 
 from torch import Tensor
 
+from grader.checks.observation import temporary_folder
+
 EVENTS = ("events",)
 LONGEST = 160  # characters of an event that are shown
-_TEMPORARY = re.compile(re.escape(tempfile.gettempdir()) + r"/[^/\s'\"]+/")  # another one in every run
 
 
 def events_of(output: Tensor) -> list[str]:
     """The lines of a transcript. Bytes that are no text, and characters that a terminal would obey, become escapes."""
     text = bytes(output.flatten().tolist()).decode("utf-8", "backslashreplace")
-    text = _TEMPORARY.sub(".../", text)
+    text = re.sub(temporary_folder(), ".../", text)
     return ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in text.split("\n")]
 
 

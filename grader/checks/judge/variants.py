@@ -1,6 +1,5 @@
 """What came out where a case was asked in other ways: judged by the case's own answer, and told in words of its own."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -108,8 +107,8 @@ def _finding(variant: v.Variant, varied: Varied, wanted: Tensor, tolerance: Tole
         return Finding(f"the output is right, but {what}: {shapes}", hint)
     if came.dtype != wanted.dtype:
         if isinstance(variant, v.Zeros | v.NoWeights) and agree(came.to(wanted.dtype), wanted):
-            what = what.replace("an input", "with an input").replace("weights of 0", "with weights of 0")
-            what = re.sub(" does? not give zeros| do not give zeros", " the dtype is another", what)
+            zeros = "weights of 0" if isinstance(variant, v.NoWeights) else "an input of zeros"
+            what = f"with {zeros} the dtype is another"
             hint = "The dtype depends on what comes in, and not on its numbers."
         dtypes = f"it is {came.dtype}, and should be {wanted.dtype}".replace("torch.", "")
         return Finding(f"the output is right, but {what}: {dtypes}", hint)

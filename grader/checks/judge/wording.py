@@ -162,12 +162,11 @@ def _apart(difference: Difference) -> tuple[str, str]:
 
 def _finding(finding: Finding, where: str) -> list[Line]:
     first = finding.what.partition(" ")[0]
-    own_name = "_" in first or first == "forward"  # a name from code stays as it is
-    what = finding.what if own_name else finding.what[:1].upper() + finding.what[1:]
-    if (
-        where and first != "None" and what.partition(" ")[0].istitle()
-    ):  # it goes on after a colon; names such as NaN stay as they are
-        what = finding.what[:1].lower() + finding.what[1:]
+    what = finding.what
+    if "_" not in first and first not in ("forward", "None"):  # names from code stay as they are
+        what = what[:1].upper() + what[1:]
+        if where and what.partition(" ")[0].istitle():  # it goes on after a colon; names such as NaN stay as they are
+            what = what[:1].lower() + what[1:]
     if not what.endswith((".", ":", "?")):
         what += "."
     lines = [Line(where + what, "named" if finding.mistake else "text", 1)]

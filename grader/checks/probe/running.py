@@ -12,7 +12,6 @@ import linecache
 import os
 import re
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from grader.checks.observation import RAISED, Problem
+from grader.checks.observation import RAISED, Problem, temporary_folder
 from grader.checks.probe.kinds import NOTHING, NoNumber, number
 from grader.config import Config
 from grader.devices import CPU, chosen_device, device_of, moved
@@ -276,9 +275,8 @@ def message_of(error: BaseException) -> str:
 def _headline(error: BaseException) -> str:
     """The error's name and its first line, without what is another in every run: addresses and temporary folders."""
     lines = message_of(error).splitlines()
-    temporary = re.escape(tempfile.gettempdir()) + r"/[^/\s'\"]+/"
     first = " ".join(map(str.strip, lines[: 2 if lines and lines[0].endswith(":") else 1]))
-    same = re.sub(rf"(?<=['\"\s]){temporary}", ".../", re.sub(r" at 0x[0-9a-f]+", "", first))
+    same = re.sub(rf"(?<=['\"\s]){temporary_folder()}", ".../", re.sub(r" at 0x[0-9a-f]+", "", first))
     return f"{type(error).__name__}: {same}" if lines else type(error).__name__
 
 
