@@ -98,6 +98,15 @@ LONGEST_FIRST = (
     "test_cli.py",
     "test_mistakes.py",
     "test_attacks.py",
+    "test_points_for_nothing.py",
+    "test_one_policy.py",
+    "test_another_processor.py",
+    "test_capstone.py",
+    "test_trace.py",
+    "test_planted_bugs.py",
+    "test_capstone_class.py",
+    "test_checks.py",
+    "test_mutants_at_run.py",
 )
 
 
@@ -133,6 +142,7 @@ gc.disable()  # while the tests are collected: what is imported stays, and is wa
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
+    gc.set_threshold(700, 10, 100)  # what is imported by tests stays too: only what is new is looked through as often
     gc.enable()
 
 

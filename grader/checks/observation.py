@@ -9,6 +9,7 @@ from torch import Tensor
 
 RAISED = "it raised "  # begins what is said of an exception
 SECOND_RUN = "second run"  # the kind of a problem that stopped a second run, before any gradient
+CHANGED = "changed"  # the kind of one that is no error: an argument, which the message names, was modified in place
 
 
 def temporary_folder() -> str:

@@ -17,7 +17,7 @@ computed in float32, moved there, and rounded once, which is what their kernels 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -58,9 +58,11 @@ class _AnotherProcessor(Mode):
         self._factors = {dtype: _factors(seed, dtype) for dtype in (torch.float32, torch.float64)}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        operation = _KNOWN.get(id(func)) or _operation(func)
+        if not operation.inexact:  # most are: what is asked of each takes as long as the operation itself
+            return operation.run(*args, **kwargs) if kwargs else operation.run(*args)
         kwargs = kwargs or {}
-        operation = _operation(func)
-        if not operation.inexact or _is_square(operation, args):
+        if _is_square(operation, args):
             return operation.run(*args, **kwargs)
         if operation.in_place:
             return tree_map(self._move_in_place, operation.run(*args, **kwargs))
@@ -118,9 +120,11 @@ def _factors(seed: int, dtype: torch.dtype) -> Tensor:
 class _Operation:
     """What is asked of an operation at each call of it: told once from its schema, which takes long.
 
-    run: what calls it. product: where the first of its two factors stands, if it is a product.
+    overload: PyTorch's own name of it. run: what calls it. product: where the first of its two factors stands, if it is
+    a product.
     """
 
+    overload: Any
     run: Callable[..., Any]
     name: str
     inexact: bool
@@ -130,11 +134,15 @@ class _Operation:
     is_sum: bool
 
 
-@cache
+# By the overload's id, which stays its own, as the value holds it: its hash is computed anew in Python at each look-up.
+_KNOWN: dict[int, _Operation] = {}
+
+
 def _operation(func: Any) -> _Operation:
     name: str = func.overloadpacket.__name__
     schema = func._schema
-    return _Operation(
+    _KNOWN[id(func)] = found = _Operation(
+        func,
         getattr(func, "_op", func),  # what func(...) calls, without a step between
         name,
         name.rstrip("_") in INEXACT,
@@ -143,6 +151,7 @@ def _operation(func: Any) -> _Operation:
         PRODUCTS.get(name),
         name in SUMS,
     )
+    return found
 
 
 def _is_reduced(value: Any) -> bool:

@@ -170,17 +170,20 @@ def filters_ascending(
 def filters_of_probabilities(
     logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
 ) -> Tensor:
-    """Probabilities from the first step on; what is dropped is 0, and the rest is divided by its sum."""
-    probs = F.softmax(logits.float() / temperature, dim=-1)
-    ranked, order = probs.sort(dim=-1, descending=True)
+    """Ranked first, then probabilities: what is dropped is 0, and the rest is divided by its sum.
+
+    Ties are told from the logits: exp of equal numbers need not be equal on every processor.
+    """
+    ranked, order = (logits.float() / temperature).sort(dim=-1, descending=True)
+    probs = F.softmax(ranked, dim=-1)
     if 0 < top_k < probs.shape[-1]:
-        ranked = ranked * (ranked >= ranked[..., top_k - 1 : top_k])
-    ranked = ranked / ranked.sum(-1, keepdim=True)
+        probs = probs * (ranked >= ranked[..., top_k - 1 : top_k])
+    probs = probs / probs.sum(-1, keepdim=True)
     if top_p < 1:
-        before = F.pad(ranked.cumsum(-1), (1, -1))
-        ranked = ranked * ((before < top_p) | (torch.arange(ranked.shape[-1]) == 0))
-    ranked = ranked * (ranked >= min_p * ranked[..., :1])
-    return torch.zeros_like(probs).scatter(-1, order, ranked / ranked.sum(-1, keepdim=True))
+        before = F.pad(probs.cumsum(-1), (1, -1))
+        probs = probs * ((before < top_p) | (torch.arange(probs.shape[-1]) == 0))
+    probs = probs * (probs >= min_p * probs[..., :1])
+    return torch.zeros_like(probs).scatter(-1, order, probs / probs.sum(-1, keepdim=True))
 
 
 def pass_by_combinations(n: int, c: int, k: int) -> float:

@@ -126,7 +126,8 @@ def bytes_of_layers(fuse: Any, x: Tensor, weight: Tensor, sizes: list[int]) -> l
     held.fused = fuse(layers)
     memories = {layer.weight.untyped_storage().data_ptr(): layer.weight.untyped_storage().nbytes() for layer in layers}
     shapes = [size for layer in layers for size in layer.weight.shape]
-    gc.collect()
+    if any(old() is not None for old in before):  # walking through all of Python's objects takes a while
+        gc.collect()
     kept = sum(old() is not None for old in before)
     return [len(memories), sum(memories.values()), len(held.state_dict()), len(list(held.parameters())), *shapes, kept]
 
@@ -274,7 +275,8 @@ def int8_bytes(made: Any, x: Tensor, weight: Tensor) -> list[int]:
     memory = weight.numpy().copy()
     layer, before = made(torch.from_numpy(memory)), weakref.ref(memory)
     del memory
-    gc.collect()
+    if before() is not None:  # walking through all of Python's objects takes a while
+        gc.collect()
     state = layer.state_dict()
     trained = sum(parameter.requires_grad for parameter in layer.parameters())
     return [sum(tensor.nbytes for tensor in state.values()), len(state), trained, int(before() is not None)]

@@ -332,7 +332,7 @@ def test_a_second_call_reads_its_own_arguments(stack: Recording) -> None:
             kept = self.__dict__.setdefault("kept", table)
             return super().forward(x, kept if kept.shape == table.shape else table)
 
-    assert "another output in a second run" in told_of(stack, "toy.stack", Keeps)
+    assert "no longer so once the same module was used for something else" in told_of(stack, "toy.stack", Keeps)
 
 
 def test_an_argument_that_only_scales_the_output_is_no_number_to_cut() -> None:
@@ -397,3 +397,30 @@ def test_a_program_that_changes_its_configs_lists_is_told() -> None:
     recording = Recording(header, encoder.tensors)
     verdict = examine_here(recording, "toy.list", Pops)
     assert "the config's `kinds` was modified in place" in to_text(report(verdict))
+
+
+def test_a_row_that_is_modified_in_place_is_told_where_it_is_alone(stack: Recording) -> None:
+    class InPlace(Stack):
+        def forward(self, x: Tensor, table: Tensor) -> Tensor:
+            y = super().forward(x, table)
+            if len(x) == 1 and not torch.is_grad_enabled():
+                x.zero_()
+            return y
+
+    assert "the input `x` was modified in place where there is one row" in told_of(stack, "toy.stack", InPlace)
+
+
+def test_what_a_function_returned_stays_as_it_was() -> None:
+    def halves(x: Tensor) -> Tensor:
+        return x / 2
+
+    kept: dict[Any, Tensor] = {}
+
+    def in_one_memory(x: Tensor) -> Tensor:
+        return kept.setdefault(x.shape, torch.empty_like(x)).copy_(x / 2)
+
+    cases = [Case("5 numbers", lambda draw: [draw.normal(5)]), Case("3 numbers", lambda draw: [draw.normal(3)])]
+    exercise = Exercise("toy.halves", "halves", halves, cases, function=True, differentiable=False)
+    recording = recorded(exercise, halves)
+    assert examine_here(recording, "toy.halves", halves).right
+    assert "another output in a second run" in told_of(recording, "toy.halves", in_one_memory)

@@ -13,7 +13,7 @@ from solved import solved
 
 from grader.authoring.recorder import patched_source
 from grader.checks.examine import InProcess, examine
-from grader.checks.judge.known_mistakes import Known, known_in
+from grader.checks.judge.known_mistakes import Known, known_in, suspects
 from grader.checks.judge.wording import report
 from grader.checks.observation import Observation
 from grader.checks.probe import probe, probe_further
@@ -46,7 +46,11 @@ class Remembering(InProcess):
     observed: tuple[Observation, ...] = ()
 
     def observe(self, task: Task) -> tuple[Observation, ...]:
-        """All that a check observes; but where some outputs are wrong, which is enough, of those cases no more."""
+        """All that a check observes; but where some outputs are wrong, which is enough, of those cases no more.
+
+        Where known mistakes explain these, a verdict tells them alone: how the other cases are asked in other ways has
+        no part in it, so they are not.
+        """
         answer = self._recording.answer(task.exercise)
         found = list(probe(task, self._solution, outputs_only=True))
         cases = enumerate(zip(found, answer.outputs, answer.tolerances, strict=True))
@@ -56,8 +60,10 @@ class Remembering(InProcess):
             return self.observed
         if right:
             use_for_other_numbers(task, task.cases[0], self._solution)
+        named = suspects(answer, [one.output for one in found], [i in right for i in range(len(found))]).fitting
         for i in right:
-            found[i] = probe_further(replace(task, cases=(task.cases[i],)), task.cases[i], self._solution, found[i])
+            case = replace(task.cases[i], variants=()) if named else task.cases[i]
+            found[i] = probe_further(replace(task, cases=(case,)), case, self._solution, found[i])
         self.observed = tuple(found)
         return self.observed
 

@@ -17,7 +17,7 @@ from grader.checks.judge.known_mistakes import FEWEST, Suspects, known_in, suspe
 from grader.checks.judge.measured import measured
 from grader.checks.judge.torch_errors import hint_for
 from grader.checks.judge.transcript import EVENTS
-from grader.checks.judge.variants import right_in, with_variants
+from grader.checks.judge.variants import modified_in_place, right_in, with_variants
 from grader.checks.judge.verdict import UNKNOWN, CaseVerdict, Finding, Verdict
 from grader.checks.observation import SECOND_RUN, Fed, Observation, PartKey, Problem, Replaced
 from grader.recordings.answers import Answer
@@ -239,14 +239,7 @@ def _misbehaviour(observation: Observation, tolerance: Tolerance) -> Finding | N
     """What is wrong with a module whose output is right."""
     got, again = observation.output, observation.again
     if observation.changed is not None:
-        of_config = observation.changed.startswith("the config")
-        return Finding(
-            f"the output is right, but {observation.changed} was modified in place",
-            "A config is read by others, too: by the next layer, and by the next model. Make a copy: `list(...)`."
-            if of_config
-            else "Whoever called the module still needs its input: a residual connection does. Look for `+=`, or a name"
-            " that ends in `_`.",
-        )
+        return modified_in_place(observation.changed)
     if got is not None and again is not None and not agree(again, got, tolerance):
         return _not_deterministic(got)
     if observation.backward is not None and observation.backward.kind == SECOND_RUN:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from grader.checks.judge.verdict import CaseVerdict, Finding
-from grader.checks.observation import LeftBehind, Observation, Varied
+from grader.checks.observation import CHANGED, LeftBehind, Observation, Varied
 from grader.recordings import variants as v
 from grader.recordings.answers import Answer
 from grader.recordings.tasks import TaskCase
@@ -100,6 +100,8 @@ def _finding(variant: v.Variant, varied: Varied, wanted: Tensor, tolerance: Tole
     came = varied.alone if varied.alone is not None else varied.output
     if came is None:
         problem = varied.problem
+        if problem is not None and problem.kind == CHANGED:
+            return modified_in_place(problem.message, _WHERE.get(type(variant), ", in another run than the first"))
         how = "" if problem is None else f": {problem.message}"
         return Finding(f"the output is right, but {what}{how}", hint, () if problem is None else problem.detail)
     if came.shape != wanted.shape:
@@ -114,6 +116,17 @@ def _finding(variant: v.Variant, varied: Varied, wanted: Tensor, tolerance: Tole
         return Finding(f"the output is right, but {what}: {dtypes}", hint)
     nan = bool(came.is_floating_point() and came.isnan().any() and not wanted.isnan().any())
     return Finding(f"the output is right, but {what}{': there is NaN in it' if nan else ''}", hint)
+
+
+def modified_in_place(what: str, where: str = "") -> Finding:
+    """That an argument, or a field of the config, is no longer what it was. where: in which run, if not in all."""
+    hint = (
+        "A config is read by others, too: by the next layer, and by the next model. Make a copy: `list(...)`."
+        if what.startswith("the config")
+        else "Whoever called it still needs what it was given: a residual connection does. Look for `+=`, or a name"
+        " that ends in `_`."
+    )
+    return Finding(f"the output is right, but {what} was modified in place{where}", hint)
 
 
 def _left_behind(varied: Varied) -> Finding:
@@ -167,6 +180,12 @@ def _told_of_length(variant: v.Variant) -> tuple[str, str]:
     )
 
 
+_WHERE: dict[type[v.Variant], str] = {
+    v.OneRow: " where there is one row",
+    v.OneToken: " where there is one token",
+    v.Training: " in training mode",
+    v.AsDict: " where it is a plain dict",
+}
 _TOLD: dict[type[v.Variant], tuple[str, str]] = {
     v.OneRow: (
         "one row of the batch alone gives something else than in the batch",

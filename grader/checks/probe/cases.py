@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from grader.checks.observation import Observation, Problem
 from grader.checks.probe.building import build_module
@@ -65,12 +65,11 @@ def _observe(
         with quietly(remarks):
             if first is None:
                 first, used = _run(task, case, target)
-            seen = replace(first, **_run_again(task, case, target)) if further else first
-            output = seen.output
-            if further and case.variants:
-                seen = replace(seen, varied=vary(task, case, target, first.output))
-            if further and isinstance(used, nn.Module) and output is not None and has_nan(output):
+            seen = first
+            if further and isinstance(used, nn.Module) and first.output is not None and has_nan(first.output):
                 seen = replace(seen, first_nan=find_first_nan(task, case, used))
+            if further:
+                seen = replace(seen, **_further(task, case, target, first.output, used))
     except Stopped as stopped:
         seen = Observation(case.name, problem=stopped.problem)
     return replace(seen, remarks=tuple(dict.fromkeys((*seen.remarks, *remarks))))
@@ -100,14 +99,34 @@ def _changed_config(case: TaskCase, build: Mapping[str, Any]) -> str | None:
     return field and f"the config's `{field}`"
 
 
-def _run_again(task: Task, case: TaskCase, target: Any) -> dict[str, Any]:
-    """Of an observation, what a second run shows."""
+def _further(task: Task, case: TaskCase, target: Any, own: Tensor | None, used: Any) -> dict[str, Any]:
+    """Of an observation, what further runs show. own: what the first run gave. used: the module that gave it, if known.
+
+    Every case is run again where gradients count. What earlier uses leave behind is looked for where the case's
+    variants are such uses, and else in the first case that is used in its way: what one keeps shows there.
+    """
+    known = any(other.drive == case.drive for other in task.cases[: task.cases.index(case)])
+    if task.function:
+        again = {} if known and not task.differentiable else _run_again(task, case, target)
+        return {**again, "varied": vary(task, case, target, own)} if case.variants else again
+    if not case.variants:
+        return _run_again(task, case, target, used if known else None)
+    observed: dict[str, Any] = {}
+
+    def once_more(module: nn.Module | None) -> None:
+        observed.update(_run_again(task, case, target, module))
+
+    return {"varied": vary(task, case, target, own, once_more), **observed}
+
+
+def _run_again(task: Task, case: TaskCase, target: Any, used: nn.Module | None = None) -> dict[str, Any]:
+    """Of an observation, what a second run shows. used: the module to run, if not one of its own."""
     if task.function:
         with unseen():
             return function_again(task, case, target)
     torch.default_generator.manual_seed(1)
-    with unseen():
-        return module_again(task, case, target)
+    with unseen(), torch.enable_grad():
+        return module_again(task, case, target, used)
 
 
 def _wrong_target(task: Task, target: Any) -> Problem | None:

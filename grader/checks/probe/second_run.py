@@ -4,13 +4,13 @@ What one text leaves behind for the next shows here, and so does what no gradien
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from grader.calls import copied
 from grader.checks.fingerprint import are_compared, fingerprint, leaf_names, leaf_positions, weighted_sum
@@ -29,8 +29,20 @@ def use_for_other_numbers(task: Task, case: TaskCase, target: Any) -> None:
     A program that keeps its first answer for all inputs of the same shape, wherever it keeps it, has kept a wrong one.
     Numbers that are no whole ones are others too, such as a theta: in the arguments, and in the config.
     """
-    for change in (_other, _other_float):
-        _use_changed(task, case, target, change)
+    others = [tree_map(_other, list(case.args))]
+    if _has_float([*case.args, dict(case.build)]):  # with none, these would be the case's own numbers
+        others.append(tree_map(_other_float, list(case.args)))
+    with contextlib.suppress(Stopped), quietly([]), unseen(), torch.no_grad():  # told where the case is judged
+        other = replace(case, build=tree_map(_other, dict(case.build)))
+        used = target if task.function else build_module(target, other)[0]
+        for args in others:
+            with contextlib.suppress(Stopped):
+                use(task, case, used, *fresh_args(replace(case, args=tuple(args)), device_of(used)))
+
+
+def _has_float(values: Any) -> bool:
+    """Whether there is a number among values that is no whole one: by itself, or in a config."""
+    return any(_has_float(dict(v)) if isinstance(v, Config) else isinstance(v, float) for v in tree_leaves(values))
 
 
 def use_for_each_other_number(task: Task, target: Any) -> None:
@@ -75,17 +87,6 @@ def _one_changed(value: Any, kind: type) -> Iterator[Any]:
         yield value + 1
 
 
-def _use_changed(task: Task, case: TaskCase, target: Any, change: Callable[[Any], Any]) -> None:
-    """Use the target for a case of which every number, of config and arguments, is changed."""
-    try:
-        with quietly([]), unseen(), torch.no_grad():
-            other = replace(case, build=tree_map(change, dict(case.build)))
-            used = target if task.function else build_module(target, other)[0]
-            use(task, case, used, *tree_map(change, fresh_args(case, device_of(used))))
-    except Stopped:  # told where the case is judged
-        pass
-
-
 def _other(leaf: Any) -> Any:
     """Another number for one that is no whole one, and a tensor's in reverse."""
     return _other_numbers(leaf) if isinstance(leaf, Tensor) else _other_float(leaf)
@@ -104,16 +105,19 @@ def _other_numbers(tensor: Tensor) -> Tensor:
     return tensor / 2 if tensor.is_floating_point() and torch.equal(reverse, tensor) else reverse
 
 
-def module_again(task: Task, case: TaskCase, target: Any) -> dict[str, Any]:
-    """Of an observation, what a second run shows, in a new module that was first used for other cases.
+def module_again(task: Task, case: TaskCase, target: Any, used: nn.Module | None = None) -> dict[str, Any]:
+    """Of an observation, what a second run shows, in a module that was used for others before.
 
+    used: such a module. Without one, it is a new one, and another case is what it is used for first.
     Only cases with the same build arguments can come first: one of another shape where there is one, and then the case
     itself with other numbers, used in the same way. What a module keeps from one text for the next shows after the one
     or the other.
     """
     try:
-        module, _ = build_module(target, case)
-        _use_before(task, case, module)
+        module = used
+        if module is None:
+            module, _ = build_module(target, case)
+            _use_before(task, case, module)
         leaves = _leaves(task, case, device_of(module))
         try:
             output = module_output(use(task, case, module, *_copies(leaves)), device_of(module))
@@ -127,10 +131,16 @@ def module_again(task: Task, case: TaskCase, target: Any) -> dict[str, Any]:
 
 
 def function_again(task: Task, case: TaskCase, target: Any) -> dict[str, Any]:
-    """Of an observation, what a second run of a function shows. Raises Stopped where it stops."""
+    """Of an observation, what a second run of a function shows. Raises Stopped where it stops.
+
+    In the first case, what it gave is read after another call: what it returns is the caller's from then on.
+    """
     device = device_of(target)
     leaves = _leaves(task, case, device)
-    output = canonical_output(use(task, case, target, *_copies(leaves)), device)
+    given = use(task, case, target, *_copies(leaves))
+    if case is task.cases[0] and not task.drive:
+        use_for_own_other_numbers(task, case, target)
+    output = canonical_output(given, device)
     if not any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
         return {"again": copied(output)}
     try:
@@ -151,9 +161,14 @@ def _use_before(task: Task, case: TaskCase, module: nn.Module) -> None:
         for other in others:
             with contextlib.suppress(Stopped):  # told where that case is judged
                 use(task, other, module, *fresh_args(other, device_of(module)))
-        with contextlib.suppress(Stopped):
-            use(task, case, module, *tree_map(_other, fresh_args(case, device_of(module))))
+    use_for_own_other_numbers(task, case, module)
     torch.default_generator.manual_seed(1)
+
+
+def use_for_own_other_numbers(task: Task, case: TaskCase, used: Any) -> None:
+    """Use a module or a function for a case's arguments with other numbers, whatever that gives."""
+    with torch.no_grad(), contextlib.suppress(Stopped):
+        use(task, case, used, *tree_map(_other, fresh_args(case, device_of(used))))
 
 
 def _shapes(case: TaskCase) -> list[Any]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -10,15 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from grader.checks.observation import Varied
+from grader.checks.observation import CHANGED, Varied
 from grader.checks.probe.building import build_module, constructed, filled
 from grader.checks.probe.left_behind import arrived, following
 from grader.checks.probe.running import Stopped, changed_argument, fresh_args, learner_errors, unseen, use
+from grader.checks.probe.second_run import use_for_own_other_numbers
 from grader.checks.probe.values import canonical_output, module_output, taken
 from grader.devices import device_of
 from grader.recordings import variants as v
 from grader.recordings.tasks import Task, TaskCase, configured
 from grader.tolerance import agree
+
+Between = Callable[[nn.Module | None], None]
 
 # What is asked at once, since all of it must give the same, or rows of it: only where it does not, one after the other.
 # The last use the module up.
@@ -29,11 +32,17 @@ AT_ONCE: tuple[tuple[type[v.Variant], ...], ...] = (
 )
 
 
-def vary(task: Task, case: TaskCase, target: Any, own: Tensor | None) -> tuple[Varied, ...]:
+def vary(
+    task: Task, case: TaskCase, target: Any, own: Tensor | None, between: Between | None = None
+) -> tuple[Varied, ...]:
     """What the target gives for each of the case's variants. own: what it gave for the case itself.
 
-    Variants share a module as far as they can, so that building it is paid for once. Where what came out does not
-    agree with the program's own output, a module of its own tells whether it is due to what came before.
+    between: what to do with the module that variants share while it has its weights still; it gets None where one of
+    the variants so far does not give what it should.
+
+    Variants share a module as far as they can, so that building it is paid for once. It was used for other numbers
+    first. Where what came out does not agree with the program's own output, a module of its own tells whether it is
+    due to what came before.
     """
     if own is None:
         return ()
@@ -42,19 +51,31 @@ def vary(task: Task, case: TaskCase, target: Any, own: Tensor | None) -> tuple[V
     together = [one for group in groups for one in group]
     with unseen(), torch.no_grad():
         found = {one: asking.asked(one) for one in case.variants if one not in together}
-        for group in groups:
+        for group in groups[:-1]:
+            found |= asking.asked_at_once(group)
+        if between:
+            agreed = all(asking.agrees(one, varied.output) for one, varied in found.items())
+            between(asking.shared() if agreed else None)
+        for group in groups[-1:]:
             found |= asking.asked_at_once(group)
     return tuple(found[one] for one in case.variants)
 
 
 def _at_once(variants: Sequence[v.Variant]) -> list[list[v.Variant]]:
-    """Those that are asked at once, in the order of `AT_ONCE`; of loud tokens, those along one axis of the output."""
+    """Those that are asked at once, in the order of `AT_ONCE`; of loud tokens, those along one axis of the output.
+
+    Training mode, where nothing else is asked with it, is asked with a row or a token alone.
+    """
     groups: dict[tuple[int, int], list[v.Variant]] = {}
     for place, kinds in enumerate(AT_ONCE):
         for one in variants:
             if isinstance(one, kinds):
                 groups.setdefault((place, one.along if isinstance(one, v.Loud) else 0), []).append(one)
-    return [group for group in groups.values() if len(group) > 1]
+    found = [group for group in groups.values() if len(group) > 1]
+    left = [one for one in variants if not any(one in group for group in found)]
+    training = [one for one in left if isinstance(one, v.Training)]
+    smaller = [one for one in left if isinstance(one, v.OneRow | v.OneToken)]
+    return [[smaller[-1], *training], *found] if training and smaller else found
 
 
 class _Asking:
@@ -91,9 +112,7 @@ class _Asking:
             output = self._output([variant], case, used)
         except Stopped as stopped:
             problem = stopped.problem
-        agrees = output is not None and self._agrees(variant, output)
-        if agrees and isinstance(variant, v.Reloaded):
-            self.used = used
+        agrees = self.agrees(variant, output)
         if agrees or isinstance(variant, v.Moved):
             return Varied(output, problem)
         if self.task.function:
@@ -114,9 +133,10 @@ class _Asking:
             return stopped.problem.message
         return "" if agree(output, self.own) else "it is another"
 
-    def _agrees(self, variant: v.Variant, output: Tensor) -> bool:
+    def agrees(self, variant: v.Variant, output: Tensor | None) -> bool:
+        """Whether what came out for a variant agrees with what came out for the case itself."""
         try:
-            return agree(variant.without_end(output), variant.wanted(self.own))
+            return output is not None and agree(variant.without_end(output), variant.wanted(self.own))
         except (RuntimeError, IndexError):
             return False
 
@@ -136,11 +156,13 @@ class _Asking:
             filled(module, case.weights)
             arrived(module)
             return module
-        return build_module(self.target, case)[0] if variant.own_module else self._shared()
+        return build_module(self.target, case)[0] if variant.own_module else self.shared()
 
-    def _shared(self) -> Any:
+    def shared(self) -> Any:
+        """The module that variants share."""
         if self.used is None:
             self.used = build_module(self.target, self.case)[0]
+            use_for_own_other_numbers(self.task, self.case, self.used)
         return self.used
 
     def _reloaded(self) -> nn.Module:
@@ -160,7 +182,7 @@ class _Asking:
 
     def _copy(self) -> nn.Module:
         """A deep copy of a module that is called where gradients count before; after it its own weights are 0."""
-        module, self.used = self._shared(), None
+        module, self.used = self.shared(), None
         with torch.enable_grad(), contextlib.suppress(Stopped):
             use(self.task, self.case, module, *fresh_args(self.case, device_of(module)))
         with learner_errors():
@@ -198,8 +220,8 @@ class _Asking:
         finally:
             if v.Training in kinds:
                 nn.Module.train(used, False)
-        if v.AsDict in kinds and (changed := changed_argument(self.task, case, used, args)):
-            raise Stopped("changed", f"{changed} is changed")
+        if changed := changed_argument(self.task, case, used, args):
+            raise Stopped(CHANGED, changed)
         if v.Again in kinds:
             self._use_for_another(case, used, device)
         output = canonical_output(given, device) if self.task.function else module_output(given, device)

@@ -73,13 +73,15 @@ class InChildren(Prober):
 
     def feed(self, task: Task, inputs: PartInputs) -> tuple[dict[PartKey, Fed], ...]:
         # In a child of its own, which knows the parts' inputs and not their outputs. It tells their classes, too.
+        self._classes = None
+        if _is_undefined(self._observed[task.exercise]):  # then there are no parts, and no child is started for them
+            return ({},) * len(task.cases)
         keys = [{(p.path, p.index) for p in case} for case in inputs]
         paths = {path for case in keys for path, _ in case}
         names = self._program.solutions
         solutions = {name: names[name] for name in set(task.parts.values()) if name in names}
 
         def ask(child: Child, deadline: float) -> tuple[dict[PartKey, Fed], ...]:
-            self._classes = None
             fed = self._ask_of_parts(
                 child, task, deadline, wire.ask_feed(task, inputs), lambda answer: wire.read_fed(answer, keys)
             )
@@ -91,13 +93,16 @@ class InChildren(Prober):
 
     def replace(self, task: Task, outputs: PartOutputs) -> tuple[Replaced, ...]:
         # In a child of its own, which knows the parts' outputs and not their inputs.
+        nothing = (Replaced(None, {}),) * len(task.cases)
+        if _is_undefined(self._observed[task.exercise]):
+            return nothing
         keys = [{(p.path, p.index) for p in case} for case in outputs]
 
         def ask(child: Child, deadline: float) -> tuple[Replaced, ...]:
             command = wire.ask_replace(task, outputs)
             return self._ask_of_parts(child, task, deadline, command, lambda said: wire.read_replaced(said, keys))
 
-        return self._aside(task, ask) or (Replaced(None, {}),) * len(task.cases)
+        return self._aside(task, ask) or nothing
 
     def classes(self, task: Task, solutions: Mapping[str, str]) -> Mapping[str, PartClass] | None:
         return self._classes  # what a child said when it fed the parts; it decides about words alone
