@@ -10,6 +10,10 @@ from torch import Tensor
 RAISED = "it raised "  # begins what is said of an exception
 SECOND_RUN = "second run"  # the kind of a problem that stopped a second run, before any gradient
 CHANGED = "changed"  # the kind of one that is no error: an argument, which the message names, was modified in place
+# What else a call must leave alone, as `Observation.changed` names it.
+EARLIER = "what an earlier call returned"
+SEED = "the seed of torch's random numbers"
+FOLDER = "the current folder"
 
 
 def temporary_folder() -> str:
@@ -89,9 +93,9 @@ class Observation:
     """What happened when one case ran.
 
     output: the learner's output, or None where `problem` stopped it. again: the output of a second run.
-    changed: what was modified in place, an argument or a field of the config, in words. no_gradient: parameters
-    and arguments (``input``) that no gradient reached. backward: why gradients could not be computed, or, if it is of
-    the kind `SECOND_RUN`, why the second run gave no output.
+    changed: what was modified in place, in words: an argument, a field of the config, or what else a call leaves alone.
+    no_gradient: parameters and arguments (``input``) that no gradient reached. backward: why gradients could not be
+    computed, or, if it is of the kind `SECOND_RUN`, why the second run gave no output.
     gradients: a fingerprint of the gradients (see fingerprint.py), where they are compared.
     first_nan: where NaN first appeared. remarks: what does not make it wrong, and is worth knowing. varied: what came
     out for each of the case's variants.

@@ -423,4 +423,4 @@ def test_what_a_function_returned_stays_as_it_was() -> None:
     exercise = Exercise("toy.halves", "halves", halves, cases, function=True, differentiable=False)
     recording = recorded(exercise, halves)
     assert examine_here(recording, "toy.halves", halves).right
-    assert "another output in a second run" in told_of(recording, "toy.halves", in_one_memory)
+    assert "what an earlier call returned is another afterwards" in told_of(recording, "toy.halves", in_one_memory)

@@ -17,7 +17,7 @@ from grader.checks.judge.known_mistakes import FEWEST, Suspects, known_in, suspe
 from grader.checks.judge.measured import measured
 from grader.checks.judge.torch_errors import hint_for
 from grader.checks.judge.transcript import EVENTS
-from grader.checks.judge.variants import modified_in_place, right_in, with_variants
+from grader.checks.judge.variants import changed_in_words, modified_in_place, right_in, with_variants
 from grader.checks.judge.verdict import UNKNOWN, CaseVerdict, Finding, Verdict
 from grader.checks.observation import SECOND_RUN, Fed, Observation, PartKey, Problem, Replaced
 from grader.recordings.answers import Answer
@@ -317,7 +317,7 @@ def _find(
     sentence = describe(got, want, context)
     if sentence is None and got.is_floating_point() and got.isnan().any():
         sentence = "there is NaN in the output"
-    changed = f"{observation.changed} was modified in place" if observation.changed is not None else None
+    changed = changed_in_words(observation.changed) if observation.changed is not None else None
     unknown = sentence is None or FACTOR_OF_ITS_OWN in sentence
     told = measured(got, want, context) if unknown else ()
     return Finding(sentence or changed or UNKNOWN, detail=(changed,) if sentence and changed else (), measured=told)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from grader.checks.judge.verdict import CaseVerdict, Finding
-from grader.checks.observation import CHANGED, LeftBehind, Observation, Varied
+from grader.checks.observation import CHANGED, EARLIER, FOLDER, SEED, LeftBehind, Observation, Varied
 from grader.recordings import variants as v
 from grader.recordings.answers import Answer
 from grader.recordings.tasks import TaskCase
@@ -119,14 +119,31 @@ def _finding(variant: v.Variant, varied: Varied, wanted: Tensor, tolerance: Tole
 
 
 def modified_in_place(what: str, where: str = "") -> Finding:
-    """That an argument, or a field of the config, is no longer what it was. where: in which run, if not in all."""
-    hint = (
-        "A config is read by others, too: by the next layer, and by the next model. Make a copy: `list(...)`."
+    """That an argument, a field of the config, or what else a call leaves alone, is no longer what it was.
+
+    where: in which run, if not in all.
+    """
+    hint = _ALONE.get(what) or (
+        "A weight changes where it is trained or loaded, and nowhere else."
+        if what.startswith("the weight")
+        else "A config is read by others, too: by the next layer, and by the next model. Make a copy: `list(...)`."
         if what.startswith("the config")
         else "Whoever called it still needs what it was given: a residual connection does. Look for `+=`, or a name"
         " that ends in `_`."
     )
-    return Finding(f"the output is right, but {what} was modified in place{where}", hint)
+    return Finding(f"the output is right, but {changed_in_words(what)}{where}", hint)
+
+
+def changed_in_words(what: str) -> str:
+    """That something is no longer what it was. what: as `Observation.changed` names it."""
+    return f"{what} is another afterwards" if what in _ALONE else f"{what} was modified in place"
+
+
+_ALONE = {  # where to look if something else than an argument is changed
+    EARLIER: "What is returned is the caller's from then on. Make a new tensor in each call; keep none to write into.",
+    SEED: "It belongs to the whole process. To draw numbers, make a generator: `torch.Generator().manual_seed(...)`.",
+    FOLDER: "It belongs to the whole process. Name files by full paths: `root / name`.",
+}
 
 
 def _left_behind(varied: Varied) -> Finding:

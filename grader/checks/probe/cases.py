@@ -22,9 +22,11 @@ from grader.checks.probe.second_run import (
     module_again,
     use_for_each_other_number,
     use_for_other_numbers,
+    use_for_own_other_numbers,
 )
 from grader.checks.probe.values import canonical_output, module_output, taken
 from grader.checks.probe.variants import vary
+from grader.checks.probe.watch import Watch
 from grader.devices import device_of
 from grader.recordings.tasks import Task, TaskCase, configured
 
@@ -60,12 +62,15 @@ def _observe(
 ) -> Observation:
     """Run a case once, if `first` does not tell what that shows, and once more, if `further`."""
     remarks: list[str] = []
-    used = None
+    used, watch = None, Watch()
     try:
         with quietly(remarks):
             if first is None:
-                first, used = _run(task, case, target)
-            seen = first
+                first, used = _run(task, case, target, watch)
+            if further and task.function and case is task.cases[0] and watch.holds_something:
+                with unseen(), _gradients_off(task), watch.meanwhile():
+                    use_for_own_other_numbers(task, case, target)
+            seen = replace(first, changed=first.changed or watch.changed)
             if further and isinstance(used, nn.Module) and first.output is not None and has_nan(first.output):
                 seen = replace(seen, first_nan=find_first_nan(task, case, used))
             if further:
@@ -75,19 +80,18 @@ def _observe(
     return replace(seen, remarks=tuple(dict.fromkeys((*seen.remarks, *remarks))))
 
 
-def _run(task: Task, case: TaskCase, target: Any) -> tuple[Observation, Any]:
+def _run(task: Task, case: TaskCase, target: Any, watch: Watch) -> tuple[Observation, Any]:
     """What one run shows, and what was run: the function, or a module. Raises Stopped where it gives no output."""
     build = configured(case.build)
     used, remarks = (target, ()) if task.function else build_module(target, case, build)
     device = device_of(used)
     args = fresh_args(case, device)
-    if task.function:
-        # Gradients count in the second run; here what needs none may be changed in place, and that is seen.
-        with torch.no_grad() if task.differentiable else contextlib.nullcontext():
-            output = taken(canonical_output(use(task, case, used, *args), device))
-    else:
-        with torch.no_grad():
-            output = taken(module_output(use(task, case, used, *args), device))
+    with _gradients_off(task), contextlib.nullcontext() if task.drive else watch.process():
+        given = use(task, case, used, *args, watched=watch.calls_of)
+        whole = canonical_output(given, device) if task.function else module_output(given, device)
+    if not task.drive:
+        watch.keep(given)
+    output = taken(whole)
     changed = _changed_config(case, build) or changed_argument(task, case, used, args)
     return Observation(case.name, output=output, changed=changed, remarks=remarks), used
 
@@ -99,13 +103,23 @@ def _changed_config(case: TaskCase, build: Mapping[str, Any]) -> str | None:
     return field and f"the config's `{field}`"
 
 
+def _gradients_off(task: Task) -> contextlib.AbstractContextManager[Any]:
+    """Gradients count in the second run; before, what needs none may be changed in place, and that is seen."""
+    return torch.no_grad() if task.differentiable or not task.function else contextlib.nullcontext()
+
+
+def _is_first_of_its_drive(task: Task, case: TaskCase) -> bool:
+    """Whether no case before this one is used in its way."""
+    return all(other.drive != case.drive for other in task.cases[: task.cases.index(case)])
+
+
 def _further(task: Task, case: TaskCase, target: Any, own: Tensor | None, used: Any) -> dict[str, Any]:
     """Of an observation, what further runs show. own: what the first run gave. used: the module that gave it, if known.
 
     Every case is run again where gradients count. What earlier uses leave behind is looked for where the case's
     variants are such uses, and else in the first case that is used in its way: what one keeps shows there.
     """
-    known = any(other.drive == case.drive for other in task.cases[: task.cases.index(case)])
+    known = not _is_first_of_its_drive(task, case)
     if task.function:
         again = {} if known and not task.differentiable else _run_again(task, case, target)
         return {**again, "varied": vary(task, case, target, own)} if case.variants else again

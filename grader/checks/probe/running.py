@@ -57,13 +57,34 @@ def quietly(remarks: list[str]) -> Iterator[None]:
 
     Its stderr goes to stdout: nbgrader takes anything on stderr for a failure.
     """
-    with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stderr(sys.stdout):
+    there = _in_its_folder()
+    with there, warnings.catch_warnings(record=True) as caught, contextlib.redirect_stderr(sys.stdout):
         warnings.simplefilter("always")
         # Neither a notebook that switched gradients off nor its random state plays a part.
         with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]), one_thread():
-            torch.default_generator.manual_seed(0)  # torch.manual_seed seeds every device's, and is slow
+            # Not a seed that a program would set. torch.manual_seed seeds every device's, and is slow.
+            torch.default_generator.manual_seed(271_828)
             yield
     remarks.extend(f"warning: {str(w.message).splitlines()[0]}" for w in caught if str(w.message))
+
+
+@contextlib.contextmanager
+def _in_its_folder() -> Iterator[None]:
+    """Put the current folder back, wherever the learner's code goes."""
+    folder = current_folder()
+    try:
+        yield
+    finally:
+        if folder and current_folder() != folder:
+            os.chdir(folder)
+
+
+def current_folder() -> str:
+    """The current folder; empty where it was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 @contextlib.contextmanager
@@ -130,15 +151,22 @@ def _name_of(task: Task, case: TaskCase, target: Any, position: int) -> str:
     return f"`{names[position]}`" if position < len(names) else f"number {position + 1}"
 
 
-def use(task: Task, case: TaskCase, target: Any, *args: Any) -> Any:
-    """What the learner's module or function gives for a case's arguments: called, or used as its drive does."""
+Watched = Callable[[Any], contextlib.AbstractContextManager[Any]]
+
+
+def use(task: Task, case: TaskCase, target: Any, *args: Any, watched: Watched = contextlib.nullcontext) -> Any:
+    """What the learner's module or function gives for a case's arguments: called, or used as its drive does.
+
+    watched: makes of the target one whose calls by a drive are watched.
+    """
     drive = _drive(task.drive, case.drive) if task.drive else None
     with ending(args):
         if drive is None:
             return call_learner(target, *args)
         device = device_of(target)
-        with contextlib.nullcontext() if device == CPU else device:  # a drive's own tensors belong with the module's
-            return call_learner(drive, target, *args)
+        there = contextlib.nullcontext() if device == CPU else device  # a drive's own tensors belong with the module's
+        with there, watched(target) as used:
+            return call_learner(drive, used, *args)
 
 
 @cache

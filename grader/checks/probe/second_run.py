@@ -4,6 +4,7 @@ What one text leaves behind for the next shows here, and so does what no gradien
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -133,13 +134,13 @@ def module_again(task: Task, case: TaskCase, target: Any, used: nn.Module | None
 def function_again(task: Task, case: TaskCase, target: Any) -> dict[str, Any]:
     """Of an observation, what a second run of a function shows. Raises Stopped where it stops.
 
-    In the first case, what it gave is read after another call: what it returns is the caller's from then on.
+    In the first case, a generator's values but the first are read after another's: each has a state of its own.
     """
     device = device_of(target)
     leaves = _leaves(task, case, device)
     given = use(task, case, target, *_copies(leaves))
-    if case is task.cases[0] and not task.drive:
-        use_for_own_other_numbers(task, case, target)
+    if case is task.cases[0] and isinstance(given, Iterator):
+        given = _after_another(given, task, case, target)
     output = canonical_output(given, device)
     if not any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
         return {"again": copied(output)}
@@ -163,6 +164,15 @@ def _use_before(task: Task, case: TaskCase, module: nn.Module) -> None:
                 use(task, other, module, *fresh_args(other, device_of(module)))
     use_for_own_other_numbers(task, case, module)
     torch.default_generator.manual_seed(1)
+
+
+def _after_another(given: Iterator[Any], task: Task, case: TaskCase, target: Any) -> Iterator[Any]:
+    """What an iterator gives where another is read after its first value."""
+    with learner_errors():
+        first = list(itertools.islice(given, 1))
+    with contextlib.suppress(Stopped):
+        canonical_output(use(task, case, target, *tree_map(_other, fresh_args(case, device_of(target)))))
+    return itertools.chain(first, given)
 
 
 def use_for_own_other_numbers(task: Task, case: TaskCase, used: Any) -> None:

@@ -220,7 +220,10 @@ class _Asking:
         finally:
             if v.Training in kinds:
                 nn.Module.train(used, False)
-        if changed := changed_argument(self.task, case, used, args):
+        changed = changed_argument(self.task, case, used, args)
+        if v.Training in kinds:
+            changed = changed or _changed_weight(case, used)
+        if changed:
             raise Stopped(CHANGED, changed)
         if v.Again in kinds:
             self._use_for_another(case, used, device)
@@ -233,6 +236,13 @@ class _Asking:
         """Use a module for other numbers of the same shapes, before what it gave is read."""
         with contextlib.suppress(Stopped):
             use(self.task, case, used, *tree_map(_other_numbers, fresh_args(case, device)))
+
+
+def _changed_weight(case: TaskCase, module: nn.Module) -> str | None:
+    """Which weight is no longer the one that was loaded."""
+    state = dict(module.state_dict(keep_vars=True))
+    kept = ((name, state[name]) for name in case.weights if name in state)
+    return next((f"the weight `{name}`" for name, weight in kept if not agree(weight, case.weights[name])), None)
 
 
 def _other_numbers(leaf: Any) -> Any:
