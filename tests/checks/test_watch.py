@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from grader.checks.examine import examine_here
 from grader.checks.judge.wording import report
@@ -134,6 +134,46 @@ def test_a_generator_s_code_is_watched_while_it_is_read() -> None:
     recording = recorded(exercise("counts", counts, counted), counts)
     assert examine_here(recording, "toy.counts", counts).right
     assert "the seed of torch's random numbers" in told(recording, seeds)
+
+
+def test_each_iterator_has_a_state_of_its_own() -> None:
+    def counts(x: Tensor) -> Iterator[int]:
+        yield from range(len(x))
+
+    kept: list[int] = []
+
+    def counts_in_one_list(x: Tensor) -> Iterator[int]:
+        kept[:] = range(len(x))
+        while kept:
+            yield kept.pop(0)
+
+    cases = [Case(f"{n} numbers", lambda draw, n=n: [draw.normal(n)]) for n in (5, 3)]  # type: ignore[misc]
+    recording = recorded(Exercise("toy.counts", "counts", counts, cases, function=True, differentiable=False), counts)
+    assert examine_here(recording, "toy.counts", counts).right
+    assert "another output in a second run" in told(recording, counts_in_one_list)
+
+
+def test_a_weight_stays_as_it_is_in_training_mode() -> None:
+    class Scale(nn.Module):
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(size))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.weight
+
+    class Moves(Scale):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            if self.training:
+                with torch.no_grad():
+                    self.weight.add_(0.001)
+            return y
+
+    cases = [Case(f"{n} numbers", lambda draw, n=n: [draw.normal(2, n)], {"size": n}) for n in (5, 3)]  # type: ignore[misc]
+    recording = recorded(Exercise("toy.scale", "Scale", Scale, cases), Scale)
+    assert examine_here(recording, "toy.scale", Scale).right
+    assert "the weight `weight` was modified in place" in told(recording, Moves)
 
 
 def test_a_list_that_a_method_is_given_is_left_alone(of_store: Recording) -> None:

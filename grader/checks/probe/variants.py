@@ -242,7 +242,9 @@ def _changed_weight(case: TaskCase, module: nn.Module) -> str | None:
     """Which weight is no longer the one that was loaded."""
     state = dict(module.state_dict(keep_vars=True))
     kept = ((name, state[name]) for name in case.weights if name in state)
-    return next((f"the weight `{name}`" for name, weight in kept if not agree(weight, case.weights[name])), None)
+    return next(
+        (f"the weight `{name}`" for name, weight in kept if not agree(weight.detach().cpu(), case.weights[name])), None
+    )
 
 
 def _other_numbers(leaf: Any) -> Any:
