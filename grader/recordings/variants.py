@@ -42,6 +42,14 @@ OTHER_FIELDS: dict[str, Any] = {
     "embedding_multiplier": 3.0,
     "residual_multiplier": 0.5,
     "attention_multiplier": 0.3,
+    "logits_scaling": 3.0,
+    "attention_dropout": 0.5,
+    "hidden_dropout": 0.5,
+    "clip_qkv": 0.1,
+    "partial_rotary_factor": 0.5,
+    "first_k_dense_replace": 1,
+    "pad_token_id": 1,
+    "torch_dtype": "float64",
 }
 
 

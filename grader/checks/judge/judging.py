@@ -261,8 +261,8 @@ def _misbehaviour(observation: Observation, tolerance: Tolerance) -> Finding | N
         more = len(observation.no_gradient) - 4
         return Finding(
             f"the output is right, but no gradient reaches {names}" + (f" and {more} more" if more > 0 else ""),
-            "It could not be trained. Look for `.detach()`, `.data`, `.item()`, `no_grad`, or a tensor made anew"
-            " from numbers.",
+            "It could not be trained. Look for `.detach()`, `.data`, `.item()`, `no_grad`, a tensor made anew from"
+            " numbers, or a weight that is kept from an earlier call.",
         )
     return None
 

@@ -230,8 +230,8 @@ _TOLD: dict[type[v.Variant], tuple[str, str]] = {
     ),
     v.Large: (
         "with much larger inputs it is wrong",
-        "Is a value clamped that has no bounds, or does one overflow, as `exp` does beyond 88? The inner values of"
-        " trained models reach thousands.",
+        "Is a value clamped that has no bounds, hidden with a large number in place of -inf, or does one overflow, as"
+        " `exp` does beyond 88? The inner values of trained models reach thousands.",
     ),
     v.NoWeights: (
         "weights of 0 do not give zeros",
