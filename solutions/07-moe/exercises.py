@@ -104,6 +104,7 @@ DEEP_2 = DEEP | {
     "routed_scaling_factor": 1.6,
 }
 FAR = DEEP | {"n_routed_experts": 9, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 3}
+UNBIASED = DEEP | {"n_routed_experts": 20, "topk_group": 2}
 BELOW = DEEP | {"n_routed_experts": 12, "n_group": 3, "topk_group": 1, "num_experts_per_tok": 3}
 experts_sizes = sizes("hidden_size", "moe_intermediate_size")
 learners_name = hf.without(*hf.NO_MODULES, endings=("gate",))  # its router gives no logits to compare
@@ -163,10 +164,12 @@ SIGMOID_ROUTER = Exercise(
     cases=[
         router_case("16 experts in 4 groups, of which 3 are left", DEEP, 9),
         router_case("15 experts in 5 groups, norm_topk_prob false", DEEP_2, 8),
-        router_case("one group, biases around 12, tiny scores", FAR, 7, lower=15.0),
+        router_case("one group, biases around 12, tiny scores", FAR, 7, lower=30.0),
         router_case("every score with its bias below -10", BELOW, 6),
         router_case("tiny inputs", DEEP_2 | {"norm_topk_prob": True}, 5, scale=1e-3),
+        router_case("all biases 0, as before training", UNBIASED, 8, scale=3.0),
         router_case("bfloat16", DEEP, 6, dtype=torch.bfloat16),
+        router_case("float16", DEEP, 5, lower=4.0, dtype=torch.float16),
         router_case("how many of its tensors an optimiser changes: the weight alone", DEEP_2, 4, **TRAINED),
     ],
 )

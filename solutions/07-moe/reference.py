@@ -19,7 +19,8 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import (
 
 from grader.authoring.kit import Config, Draw, clear, hf, random_weights
 
-BIASES = {9: (12.0, 0.02), 12: (-12.0, 0.2)}  # mean and spread of the correction biases, by the number of experts
+# Mean and spread of the correction biases, by the number of experts.
+BIASES = {9: (12.0, 0.02), 12: (-12.0, 0.2), 20: (0.0, 0.0)}
 
 
 CLEAR_LOGITS = 1e-3  # between the best logits of a small mixture: far more than rounding moves them
@@ -99,6 +100,7 @@ def margins(config: Mapping[str, Any], logits: Tensor) -> Tensor:
 def clear_rows(draw: Draw, count: int, config: Mapping[str, Any], scale: float = 1.0, lower: float = 0.0) -> Tensor:
     """Draws tokens whose choice is clear: [count, D]. lower: by how much all logits are below those of random tokens."""
     weight, spread = router_weight(config), correction_bias(config).std().item() if is_deepseek(config) else scale
+    spread = spread or 0.3  # without biases the scores alone make the choice
     down = torch.linalg.pinv(weight) @ torch.full((len(weight),), -lower) if lower else torch.zeros(weight.shape[1])
     by = clear.CLEAR * min(scale, spread)
     return clear.clear(
