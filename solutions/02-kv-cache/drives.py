@@ -245,7 +245,7 @@ def room_asked(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) 
 
 def group(function: Any, q: Tensor, kv: Tensor, chunks: list[int]) -> tuple[Tensor, KeysAndValues]:
     """Results for q [B, H, T, head_dim] and kv [2, B, KV, T, head_dim] that come in chunks, and the cache that was used."""
-    memory, start, seen = KeysAndValues(), 0, []
+    memory, start, seen, kv = KeysAndValues(), 0, [], kv.to(q.dtype)
     for size in chunks:
         part = slice(start, start + size)
         given = tensor_given(function(q[:, :, part], *kv[:, :, :, part], memory), "it")

@@ -314,6 +314,7 @@ LLAMA: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 100,
 }
+UNGROUPED = {name: value for name, value in LLAMA.items() if name != "num_key_value_heads"}
 
 BYTES = Exercise(
     name="kv_cache.bytes",
@@ -327,18 +328,20 @@ BYTES = Exercise(
     },
     cases=[
         published("GPT-2 XL, one token", "gpt2-xl", 1),
-        config_case("GPT-2's sizes, 9 tokens", {"model_type": "gpt2", "n_embd": 768, "n_head": 12, "n_layer": 12}, 9),
+        config_case(
+            "a GPT-2, and more tokens than it has positions",
+            {"model_type": "gpt2", "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 100},
+            130,
+        ),
         published("Qwen3 4B, one token", "qwen3-4b", 1),
-        published("Qwen3 0.6B, 3 texts of 1,000 tokens in float32", "qwen3-0.6b", 1000, 3, 4),
+        published("Qwen3 0.6B, 30 texts of 1,000 tokens in float32", "qwen3-0.6b", 1000, 30, 4),
         config_case("a config that says nothing of head_dim", LLAMA, 7),
         config_case("a head_dim of its own", LLAMA | {"head_dim": 20}, 5, 1, 1),
         config_case("more tokens than the model has positions", LLAMA | {"num_key_value_heads": 3}, 130),
-        config_case(
-            "a config that says nothing of key-value heads",
-            {k: v for k, v in LLAMA.items() if k != "num_key_value_heads"} | {"head_dim": None},
-            7,
-            2,
-        ),
+        config_case("a config that says nothing of key-value heads", UNGROUPED | {"head_dim": None}, 7, 2),
+        config_case("nothing of key-value heads, a head_dim of its own", UNGROUPED | {"head_dim": 20}, 7),
+        config_case("a model_type that begins with gpt, and is not gpt2", UNGROUPED | {"model_type": "gpt_neox"}, 7),
+        config_case("weights in float32, the cache as usual", LLAMA | {"torch_dtype": "float32"}, 7),
     ],
 )
 
@@ -367,6 +370,13 @@ def groups_far_from_zero(draw: Draw) -> Sequence[Any]:
     return q, torch.stack([k, draw.normal(1, 2, 5, 8)]), [3, 2]
 
 
+def with_query_of_zeros(draw: Draw) -> Sequence[Any]:
+    """The second of three queries is 0, and with it all its scores: it attends to both tokens alike."""
+    q = draw.normal(1, 4, 3, 6)
+    q[:, :, 1] = 0
+    return q, draw.normal(2, 1, 2, 3, 6), [2, 1]
+
+
 GROUPED = Exercise(
     name="kv_cache.grouped",
     solution="grouped_attention",
@@ -383,6 +393,8 @@ GROUPED = Exercise(
         grouped_case("9 heads on 3, one by one", 9, 3, [1, 1, 1, 1]),
         # Every score is near -120, of which rounding moves more than of scores around 0.
         Case("scores far from 0", groups_far_from_zero, tolerance=Tolerance(2e-4)),
+        Case("a query of zeros, whose scores are all 0", with_query_of_zeros),
+        grouped_case("bfloat16", 4, 2, [2, 1], (1, 6), dtype=torch.bfloat16),
         grouped_case(
             "how many numbers the cache was given",
             6,

@@ -1021,6 +1021,7 @@ def cache_bytes(config: Config, context: int, batch: int = 1, element_bytes: int
     2 * layers * key-value heads * head_dim * element_bytes, for each token.
     config: as in the hub's config.json; see above for what its fields are called and what holds without them.
     context: any number, also more tokens than the model has positions for.
+    element_bytes: of each number in the cache, whatever dtype the config names for the weights.
     """
     ### BEGIN SOLUTION
     if config.model_type == "gpt2":

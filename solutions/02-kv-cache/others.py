@@ -34,7 +34,6 @@ WITHOUT = {
         "kv_cache.generate": "it handles whole numbers",
         "kv_cache.bytes": "it counts whole numbers",
         "kv_cache.pays": "it counts whole numbers",
-        "kv_cache.grouped": "it has no cast of its own: what is cast in attention is checked in kv_cache.attention",
     },
     "RERUNS": "its cells read `keys` and `values` of the lesson's own cache, which other right caches need not have",
 }
