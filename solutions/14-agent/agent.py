@@ -268,11 +268,13 @@ CLOSED = {".git", ".agent"}
 
 
 def resolve(root: Path, path: str, write: bool = False) -> Path:
-    """The file or folder that a path names, without links and `..`; it may not exist yet. Open nothing but this.
+    """The file or folder that a path names, without links and `..`. It may not exist yet, and is not made here. Open
+    nothing but this.
 
-    path: relative to root, or absolute. Raises Refused where it has a control character (below 32), leads out of root,
-    or loops; and with `write` where a part of it below root is in CLOSED, whatever its case. root itself may lie
-    behind a link.
+    path: relative to root, or absolute. All characters stand for themselves, blanks, `$`, `~` and backslashes too. `..`
+    after a link is the folder above the one that the link leads to. Raises Refused where path has a control character
+    (below 32), leads out of root, or loops; and with `write` where a part of it below root is in CLOSED, whatever its
+    case. root itself may lie behind a link.
     """
     ### BEGIN SOLUTION
     if any(ord(character) < 32 for character in path):
@@ -451,7 +453,8 @@ def child_limits(parent: Mapping[str, Any], steps: int, tools: Sequence[str]) ->
 
     depth: how many levels of agents may still follow; a child has one less. steps: as many as were asked for, but at most
     half of the parent's, rounded down. tools: those that were asked for and that the parent has, in the parent's order.
-    Raises Refused where the parent's depth is 0, or no step or no tool is left. parent is not changed.
+    Raises Refused where the parent's depth is 0, or no step or no tool is left. parent is not changed, nor by
+    what is done to the child's list later.
     """
     ### BEGIN SOLUTION
     steps = min(steps, parent["steps"] // 2)
@@ -482,7 +485,8 @@ def workspace_facts(root: Path, most: int) -> dict[str, Any]:
 
     branch: what follows `ref: refs/heads/` in the one line of .git/HEAD; None where there is no such file or line.
     files: paths relative to root, with /, in the order of Python's `sorted`, at most `most`; more: how many are left out.
-    Neither folders nor links, and nothing whose name, or whose folder's name below root, begins with a dot.
+    Neither folders nor links, and nothing whose name, or the name of any folder above it and below root, begins with a
+    dot. root itself may be a link.
     """
     ### BEGIN SOLUTION
     files = []

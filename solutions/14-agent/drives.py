@@ -107,27 +107,33 @@ def conversation(run_agent: Any, schemas: Any, replies: list[Any], task: str, st
     )
 
 
-def in_folder(tree: dict[str, Any], inside: str, use: Any) -> Any:
-    """What `use` gives for a folder below one with these files (texts), folders (None) and links ({"link": where})."""
+def put(tree: dict[str, Any], top: Any) -> None:
+    """Makes files (texts), folders (None) and links ({"link": where}) below a folder."""
     import os
+
+    for name, content in tree.items():
+        path = top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if content is None:
+                path.mkdir(exist_ok=True)
+            elif isinstance(content, dict):
+                os.symlink(content["link"].replace("TOP", str(top)), path)
+            else:
+                path.write_text(content, "utf-8")
+        except OSError as error:
+            raise OSError(f"this system allows no such file or link; WSL, Linux and macOS do ({error})") from None
+
+
+def in_folder(tree: dict[str, Any], inside: str, use: Any) -> Any:
+    """What `use` gives for a folder below one with these files, folders and links."""
     import tempfile
     from pathlib import Path
 
     with tempfile.TemporaryDirectory() as made:
         top = Path(made).resolve() / "top"
         top.mkdir()
-        for name, content in tree.items():
-            path = top / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                if content is None:
-                    path.mkdir(exist_ok=True)
-                elif isinstance(content, dict):
-                    os.symlink(content["link"].replace("TOP", str(top)), path)
-                else:
-                    path.write_text(content, "utf-8")
-            except OSError as error:
-                raise OSError(f"this system allows no such file or link; WSL, Linux and macOS do ({error})") from None
+        put(tree, top)
         return use(top / inside, top)
 
 
@@ -142,15 +148,27 @@ def place(path: Any, top: Any) -> str:
     return f"elsewhere: {path.name}"
 
 
-def paths_resolved(resolve: Any, tree: dict[str, Any], inside: str, asked: list[Any]) -> Tensor:
-    """Where each path leads, or that it is refused. asked: pairs of a path and whether it is written to."""
+def paths_resolved(
+    resolve: Any, tree: dict[str, Any], inside: str, asked: list[Any], later: dict[str, Any] | None = None
+) -> Tensor:
+    """Where each path leads, or that it is refused. asked: pairs of a path and whether it is written to.
+
+    later: what is made afterwards, before the same paths are asked for once more.
+    """
+    import os
 
     def use(root: Any, top: Any) -> list[Any]:
-        events = []
-        for path, write in asked:
-            found = outcome(resolve, root, path.replace("TOP", str(top)), write)
-            where = found if found == "refused" else place(found, top)
-            events.append({"path": path, "write": write, "gives": where})
+        events: list[Any] = []
+        for added in ({}, later)[: 2 if later else 1]:
+            put(added or {}, top)
+            events += [{"now there is": name} for name in added or {}]
+            before = list(os.walk(top))
+            for path, write in asked:
+                found = outcome(resolve, root, path.replace("TOP", str(top)), write)
+                where = found if found == "refused" else place(found, top)
+                events.append({"path": path, "write": write, "gives": where})
+            if list(os.walk(top)) != before:
+                events.append("files or folders were made or changed")
         return events
 
     return told(in_folder(tree, inside, use))
@@ -327,26 +345,45 @@ def program_run(run: Any, argv: list[str], seconds: float, most: int, script: di
 
 
 def limits_given(child_limits: Any, asked: list[Any]) -> Tensor:
-    """What a child may do: asked are parent, steps and tools of each."""
+    """What a child may do: asked are parent, steps and tools of each.
+
+    A child's list is then changed, which changes neither its parent nor what is said to the same question.
+    """
     import copy
 
-    events = []
+    events: list[Any] = []
     for parent, steps, tools in asked:
         before = copy.deepcopy(parent)
         found = outcome(child_limits, parent, steps, tools)
-        events.append({"parent": before, "asks": [steps, tools], "gets": found, "parent changed": parent != before})
-        parent.update(before)
+        gets = copy.deepcopy(found)
+        if isinstance(found, dict) and isinstance(found.get("tools"), list):
+            found["tools"].append("added to the list of a child")
+        events.append({"parent": before, "asks": [steps, tools], "gets": gets, "parent changed": parent != before})
+        parent.clear()
+        parent.update(copy.deepcopy(before))
+        again = outcome(child_limits, parent, steps, tools)
+        if again != gets:
+            events.append({"asks the same again": [steps, tools], "gets": again})
     return told(events)
 
 
-def facts_told(workspace_facts: Any, tree: dict[str, Any], inside: str, most: int) -> Tensor:
-    def use(root: Any, top: Any) -> list[Any]:
-        found = workspace_facts(root, most)
-        if isinstance(found.get("files"), list):
-            found["files"] = [str(name).replace(str(top), "TOP") for name in found["files"]]
-        return [{name: found[name]} for name in found]
+def facts_told(
+    workspace_facts: Any, tree: dict[str, Any], inside: str, most: int, later: dict[str, Any] | None = None
+) -> Tensor:
+    """The facts of a folder. later: what is made afterwards, before they are asked for once more."""
 
-    return told(sorted(in_folder(tree, inside, use), key=str))
+    def use(root: Any, top: Any) -> list[Any]:
+        events: list[Any] = []
+        for added in ({}, later)[: 2 if later else 1]:
+            put(added or {}, top)
+            events += [{"now there is": name} for name in added or {}]
+            found = dict(workspace_facts(root, most))
+            if isinstance(found.get("files"), list):
+                found["files"] = [str(name).replace(str(top), "TOP") for name in found["files"]]
+            events += sorted(({name: found[name]} for name in found), key=str)
+        return events
+
+    return told(in_folder(tree, inside, use))
 
 
 def prompts_built(build_prompt: Any, rules: str, turns: list[Any]) -> Tensor:

@@ -226,8 +226,11 @@ def asked(write: bool, *paths: str) -> list[Any]:
     return [[path, write] for path in paths]
 
 
-def paths_case(name: str, inside: str, paths: Sequence[Any]) -> Case:
-    return text_case(name, TREE, inside, list(paths))
+def paths_case(name: str, inside: str, paths: Sequence[Any], *later: Any, tree: Any = TREE) -> Case:
+    return text_case(name, tree, inside, list(paths), *later)
+
+
+CHAIN = {"work/<a>.txt": "", "work/10": {"link": "<a>.txt"}, **{f"work/{n}": {"link": str(n + 1)} for n in range(1, 10)}}
 
 
 PATHS = Exercise(
@@ -241,8 +244,11 @@ PATHS = Exercise(
         paths_case("files and folders of the workspace", "work", asked(False, "<a>.txt", "./<b>/<c>.md", "<b>/../<a>.txt", "<b>", ".", "TOP/work/<a>.txt", "<x>/<y>.txt", "<a>.txt/", "..<x>", "<b>/...")),
         paths_case("out of it by .. and by absolute paths", "work", asked(False, "../<f>.txt", "<b>/../../<f>.txt", "TOP/<f>.txt", "/etc/passwd", "..", "TOP", "../work/<a>.txt", "<x>/../../<f>.txt")),
         paths_case("a sibling whose name begins like the workspace's", "work", asked(False, "../work-<d>/<e>.txt", "TOP/work-<d>/<e>.txt", "../work-<d>", "../work")),
-        paths_case("links", "work", [*asked(False, "to_file", "to_folder/<f>.txt", "to_inside/<c>.md", "to_folder/work/<a>.txt", "to_folder"), *asked(True, "to_file", "to_inside/<x>.txt")]),
+        paths_case("links", "work", [*asked(False, "to_file", "to_folder/<f>.txt", "to_inside/<c>.md", "to_folder/work/<a>.txt", "to_folder", "to_folder/../<a>.txt"), *asked(True, "to_file", "to_inside/<x>.txt")]),
         paths_case("a link to a file that does not exist yet, and a loop", "work", [*asked(True, "to_new"), *asked(False, "to_new", "one", "two/<a>.txt", "<a>.txt")]),
+        paths_case("a chain of ten links", "work", [*asked(False, "1", "4"), *asked(True, "2")], tree=CHAIN),
+        paths_case("a link that is made between two calls", "work", [*asked(False, "<x>", "<x>/<e>.txt"), *asked(True, "<x>")], {"work/<x>": {"link": "../<d>"}}, tree={"<d>/<e>.txt": "", "work/<a>": ""}),
+        paths_case("characters that stand for themselves", "work", [*asked(False, " <a>.txt", "<a>.txt ", "<b>\\<c>.md", "..\\<x>", "$HOME/<x>", "~/<x>", "<x>\u00a0", "\u007f", "u\u0308", "%41", "*"), *asked(True, ".git ")], tree={"work/<a>.txt": ""}),
         paths_case("control characters", "work", asked(False, "<a>\n.txt", "<a>\x00.txt", "<b>/\x1b[2J", "<a>\t", "\r<a>.txt", "<a> .txt", "<b>/\x1f", "<b>/ü")),
         paths_case("places that are closed to writing", "work", [*asked(True, ".git/hooks/<x>", ".git", ".GIT/config", "<b>/.git/<x>", "<b>/<z>/<z>/.git/<x>", ".agent/allowed", ".Agent", "to_git/<x>", ".gitignore", ".github/<x>", "<a>.txt", "<b>/<y>"),
                                                                  *asked(False, ".git/config", ".agent/allowed")]),
@@ -332,9 +338,10 @@ LIMITS = Exercise(
     cases=[
         limits_case("some of the parent's tools", ("<2-4>", 20, ["<a>", "<b>", "<c>"], "<3-9>", ["<c>", "<a>"]), (1, 9, ["<a>", "<b>"], 2, ["<b>"])),
         limits_case("more steps than the half", (2, "<21-29>", ["<a>"], 50, ["<a>"]), (1, 7, ["<a>"], 7, ["<a>"]), (3, 3, ["<b>"], 9, ["<b>"]), (2, 8, ["<b>"], 4, ["<b>"])),
-        limits_case("tools that the parent lacks", (2, "<8-20>", ["<a>", "<b>"], 3, ["<d>", "<b>", "<c>"]), (1, 10, ["<a>"], 2, ["<c>"]), (1, 10, ["<a>"], 2, [])),
+        limits_case("tools that the parent lacks", (2, "<8-20>", ["<a>", "<b>"], 3, ["<d>", "<b>", "<a>_<c>"]), (1, 10, ["<a>"], 2, ["<c>"]), (1, 10, ["<a>"], 2, [])),
+        limits_case("a tool that is asked for twice", ("<2-4>", 14, ["<a>", "<b>", "<c>"], "<3-7>", ["<c>", "<a>", "<c>"])),
         limits_case("tools in another order than the letters'", ("<2-4>", 30, ["m<a>", "z<b>", "c<c>"], "<3-9>", ["z<b>", "c<c>", "m<a>"])),
-        limits_case("no depth, no steps", (0, 20, ["<a>"], 3, ["<a>"]), (2, 1, ["<a>"], 3, ["<a>"]), (2, 20, ["<a>"], 0, ["<a>"]), (1, 2, ["<a>"], 1, ["<a>"]), (2, "<11-19>", ["<a>"], 1, ["<a>"])),
+        limits_case("no depth, no steps", (0, 20, ["<a>"], 3, ["<a>"]), (2, 1, ["<a>"], 3, ["<a>"]), (2, 20, ["<a>"], 0, ["<a>"]), (2, 20, ["<a>"], -1, ["<a>"]), (1, 2, ["<a>"], 1, ["<a>"]), (2, "<11-19>", ["<a>"], 1, ["<a>"])),
     ],
 )  # fmt: skip
 
@@ -348,8 +355,8 @@ FACTS = Exercise(
     points=5,
     **EVENTS,
     cases=[
-        text_case("files in folders", {"work/<a>.py": "", "work/<b>/<c>.py": "", "work/<b>/<d>/<e>.md": "", "work/<b>/<d>/<f>/<g>": "", "work/Z.md": "", "work/<b>.py": ""}, "work", "<10-20>"),
-        text_case("hidden files and folders, a branch", {"work/.<a>": "", "work/<b>/.<c>/<d>.py": "", "work/<b>/<e>.py": "", "work/.git/HEAD": "ref: refs/heads/<f>/<g>\n", "work/.git/<h>": "", "work/<b>/.<i>": ""}, "work", "<5-9>"),
+        text_case("files in folders, in build and node_modules as well", {"work/<a>.py": "", "work/build/<c>.py": "", "work/node_modules/<e>.md": "", "work/<b>/<c>.py": "", "work/<b>/<d>/__pycache__/<e>": "", "work/<b>/<d>/<f>/<g>": "", "work/<b>/<d>/<f>/<g>s/<h>/<i>/<j>/<k>": "", "work/Z.md": "", "work/<b>.py": ""}, "work", "<10-20>"),
+        text_case("hidden files and folders, a branch", {"work/.<a>": "", "work/<b>/.<c>/<d>.py": "", "work/<b>/.<c>/<d>/<j>.py": "", "work/<b>/<e>.py": "", "work/.git/HEAD": "ref: refs/heads/<f>/<g>.1-#<k>\n", "work/.git/<h>": "", "work/<b>/.<i>": ""}, "work", "<5-9>"),
         text_case("links are not listed", {"work/<a>.py": "", "work/<b>": {"link": "TOP/<c>"}, "work/<d>": {"link": "../<c>/<e>.txt"}, "<c>/<e>.txt": "", "work/<f>": {"link": "<g>"}, "work/<h>/<i>.py": "", "work/<j>": {"link": "<h>"}, "work/<k>": {"link": "<a>.py"}}, "work", "<6-9>"),
         text_case("more files than are listed", {**{f"work/<{c}>.txt": "" for c in "abcdefg"}, "work/<h>/<i>.txt": "", "work/<j>": None}, "work", "<3-5>"),
         text_case("a branch that begins as its line does", {"work/.git/HEAD": "ref: refs/heads/feh/<f>\n", "work/<b>": ""}, "work", "<2-4>"),
@@ -357,7 +364,9 @@ FACTS = Exercise(
         text_case("no branch is checked out", {"work/.git/HEAD": "0123abcd<a>\n", "work/<b>": ""}, "work", "<2-4>"),
         text_case("a HEAD that names no branch", {"work/.git/HEAD": "ref: refs/remotes/<a>/<b>\n", "work/<c>": ""}, "work", "<2-4>"),
         text_case("a HEAD of two lines", {"work/.git/HEAD": "ref: refs/heads/<a>\nref: refs/heads/<b>\n", "work/<c>/<d>/<e>": ""}, "work", "<3-8>"),
-        text_case("the workspace's own folder is hidden, names with spaces and line breaks", {".<a>/<b> c.txt": "", ".<a>/<d>\n<e>": "", ".<a>/ü": "", ".<a>/<f>/.git/HEAD": "ref: refs/heads/<g>\n"}, ".<a>", "<7-11>"),
+        text_case("a file that is made between two calls", {"work/<a>": ""}, "work", "<3-6>", {"work/<b>": ""}),
+        text_case("the workspace is behind a link", {"<a>/<b>": "", "work": {"link": "<a>"}}, "work", "<3-6>"),
+        text_case("the workspace's own folder is hidden, names with spaces, line breaks and backslashes", {".<a>/<b> c.txt": "", ".<a>/<b>\\<h>": "", ".<a>/<d>\n<e>": "", ".<a>/ü": "", ".<a>/<f>/.git/HEAD": "ref: refs/heads/<g>\n"}, ".<a>", "<7-11>"),
     ],
 )  # fmt: skip
 

@@ -117,8 +117,12 @@ def allowed_path(tree: Mapping[str, Any], inside: str, path: str, write: bool) -
     return target
 
 
-def right_paths(tree: Any, inside: str, asked: list[Any]) -> Tensor:
-    return told([{"path": p, "write": w, "gives": allowed_path(tree, inside, p, w) or "refused"} for p, w in asked])
+def right_paths(tree: Any, inside: str, asked: list[Any], later: Mapping[str, Any] | None = None) -> Tensor:
+    events: list[Any] = []
+    for now in [tree, {**tree, **later}] if later else [tree]:
+        events += [{"now there is": name} for name in now if name not in tree]
+        events += [{"path": p, "write": w, "gives": allowed_path(now, inside, p, w) or "refused"} for p, w in asked]
+    return told(events)
 
 
 def allowed_words(tree: Any, inside: str, allowed: Mapping[str, Sequence[str]], command: str) -> list[str] | None:
@@ -181,7 +185,8 @@ def right_limits(asked: list[Any]) -> Tensor:
 # What the model reads
 
 
-def right_facts(tree: Mapping[str, Any], inside: str, most: int) -> Tensor:
+def facts_of(tree: Mapping[str, Any], inside: str, most: int) -> list[dict[str, Any]]:
+    inside = (walked(tree, f"TOP/{inside}") or "").removeprefix("TOP/")
     names = [
         name.removeprefix(f"{inside}/")
         for name, content in tree.items()
@@ -195,7 +200,15 @@ def right_facts(tree: Mapping[str, Any], inside: str, most: int) -> Tensor:
         "files": files[:most],
         "more": len(files) - len(files[:most]),
     }
-    return told(sorted(({name: value} for name, value in facts.items()), key=str))
+    return sorted(({name: value} for name, value in facts.items()), key=str)
+
+
+def right_facts(tree: Mapping[str, Any], inside: str, most: int, later: Mapping[str, Any] | None = None) -> Tensor:
+    events = facts_of(tree, inside, most)
+    if later:
+        events += [{"now there is": name} for name in later]
+        events += facts_of({**tree, **later}, inside, most)
+    return told(events)
 
 
 def right_prompts(rules: str, turns: list[Any]) -> Tensor:
