@@ -156,7 +156,10 @@ def fork_steps(made: Any, order: list[int], block_size: int, steps: list[list[in
 
 def packed(function: Any, chunks: list[list[Any]], block_size: int) -> list[int]:
     """All that is packed, one thing after the other."""
-    batch = function([(list(ids), start, list(blocks)) for ids, start, blocks in chunks], block_size)
+    given = [(list(ids), start, list(blocks)) for ids, start, blocks in chunks]
+    batch = function(given, block_size)
+    if [list(chunk) for chunk in given] != chunks:
+        raise ValueError("pack changed the ids or the blocks that it was given; they are the requests' own lists")
     found: list[int] = []
     for name in ("ids", "positions", "slots"):
         row = getattr(batch, name)
@@ -565,6 +568,8 @@ def budget_found(function: Any, prompt: int, running: int, costs: list[float], l
     fixed, each, group, odd = costs
 
     def cost(rows: int) -> float:
+        if rows < 1:
+            raise ValueError(f"cost({rows}): there is no pass of {rows} tokens")
         return fixed + each * rows + odd * (rows % int(group) > 0)
 
     return int(function(prompt, running, cost, limit))
