@@ -48,10 +48,22 @@ def with_gaps(numbers: Tensor) -> Tensor:
     return torch.stack([numbers, 1 - numbers], dim=1)[:, 0]
 
 
+def unchanged(given: Tensor, before: Tensor, method: str, name: str) -> None:
+    """Raises ValueError where a method changed the numbers that it was given."""
+    if not torch.equal(given, before.to(given.dtype)):
+        raise ValueError(f"{method} changed the {name} that it was given, in place; whoever called it still needs them")
+
+
 def packed_bytes(made: Any, codes: Tensor, bits: int) -> Tensor:
-    """The bytes into which codes are packed, as int64. Others are packed by the same object before they are read."""
+    """The bytes into which codes are packed, as int64.
+
+    Before they are read, the codes are overwritten, and others are packed by the same object.
+    """
     packer, codes = made(bits), codes.to(torch.uint8)
-    packed = tensor_given(packer.pack(with_gaps(codes)), "pack")
+    given = with_gaps(codes)
+    packed = tensor_given(packer.pack(given), "pack")
+    unchanged(given, codes, "pack", "codes")
+    given.zero_()
     packer.pack(codes.flip(-1))
     return of_form(packed, "packed", list(packed.shape), torch.uint8).long()
 
@@ -60,7 +72,9 @@ def unpacked_codes(made: Any, packed: Tensor, bits: int, n: int) -> Tensor:
     """The codes that come out of bytes, as int64. Others were packed by the same object before."""
     packer = made(bits)
     packer.pack(torch.zeros(*packed.shape[:-1], n + 3, dtype=torch.uint8))
-    codes = tensor_given(packer.unpack(with_gaps(packed.to(torch.uint8)), n), "unpack")
+    given = with_gaps(packed.to(torch.uint8))
+    codes = tensor_given(packer.unpack(given, n), "unpack")
+    unchanged(given, packed, "unpack", "packed bytes")
     return of_form(codes, "codes", list(codes.shape), torch.uint8).long()
 
 
@@ -110,7 +124,10 @@ def signs_and_decoded(module: Any, x: Tensor) -> Tensor:
 
 
 class HalvedMeans:
-    """A codec that notes how many tokens it is given: the mean of a block's tokens, halved, stands for each of them."""
+    """A codec that notes how many tokens it is given: the mean of a block's tokens, halved, stands for each of them.
+
+    It gives two quarters of the mean: [B, H, n, d] and [B, H, n, d, 1].
+    """
 
     def __init__(self, block: int) -> None:
         self.block = block
@@ -121,10 +138,10 @@ class HalvedMeans:
             raise ValueError(f"encode was given {x.shape[2]} tokens; this codec encodes blocks of {self.block}")
         self.seen.append(x.shape[2])
         means = x.float().unflatten(2, (-1, self.block)).mean(dim=3)
-        return means / 4, means / 4
+        return means / 4, (means / 4)[..., None].clone()
 
     def decode(self, quarter: Tensor, other: Tensor) -> Tensor:
-        return (quarter + other).repeat_interleave(self.block, dim=2)
+        return (quarter + other[..., 0]).repeat_interleave(self.block, dim=2)
 
 
 def filled_rows(made: Any, x: Tensor, chunks: list[int], recent: int, codec: Any) -> tuple[Any, list[Tensor]]:
@@ -157,14 +174,15 @@ def bytes_too_many(made: Any, x: Tensor, chunks: list[int], recent: int, block: 
     """How many bytes are held beyond those of what is encoded and of the newest tokens."""
     rows, _ = filled_rows(made, x, chunks, recent, HalvedMeans(block))
     blocks = max(0, x.shape[2] - recent) // block
-    numbers = 2 * blocks + x.shape[2] - blocks * block  # for each channel; the codec gives two for a block
+    needed = 2 * blocks * 4 + (x.shape[2] - blocks * block) * x.element_size()  # the codec gives two float32 for a block
     held = sum(memory_behind(rows).values())
-    return [max(0, held - numbers * x.shape[0] * x.shape[1] * x.shape[3] * x.element_size())]
+    return [max(0, held - needed * x.shape[0] * x.shape[1] * x.shape[3])]
 
 
 def in_turns(made: Any, x: Tensor, chunks: list[int], recent: int, block: int) -> Tensor:
-    """What two stores that are filled in turns return last, the second with the negatives."""
-    stores, last = [made(HalvedMeans(block), recent) for _ in range(2)], [x, x]
+    """What two stores with one codec return last, filled in turns, the second with the negatives."""
+    codec = HalvedMeans(block)
+    stores, last = [made(codec, recent) for _ in range(2)], [x, x]
     for chunk in torch.split(x, chunks, dim=2):
         for i, sign in enumerate((1, -1)):
             last[i] = tensor_given(stores[i].append(sign * chunk), "append").clone()

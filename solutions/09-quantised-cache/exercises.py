@@ -66,10 +66,10 @@ SYMMETRIC = Exercise(
     points=6,
     cases=[
         symmetric_case("a scale for each vector, 8 bits", (2, 3, 5, 6), 8, -1),
-        symmetric_case("a scale for each channel, 4 bits", (3, 1, 7, 4), 4, -2),
+        symmetric_case("a scale for each channel, 7 bits", (3, 1, 7, 4), 7, -2),
         symmetric_case("one scale for all, 3 bits", (4, 5), 3, [0, 1]),
-        symmetric_case("2 bits, a scale for each text", (3, 2, 4), 2, [1, 2]),
-        symmetric_case("tiny inputs, 5 bits", (2, 2, 3, 9), 5, -1, scale=1e-8),
+        symmetric_case("2 bits, a scale for each head, along axes 0 and -1", (3, 2, 4), 2, [0, -1]),
+        symmetric_case("tiny inputs, 5 bits", (2, 2, 3, 9), 5, -1, scale=1e-24),
         symmetric_case("a vector of zeros, 6 bits", (3, 8), 6, -1, first=0.0),
         symmetric_case("bfloat16, 4 bits", (2, 4, 6), 4, -1, dtype=torch.bfloat16),
     ],
@@ -141,6 +141,8 @@ BITS = Exercise(
         pack_case("pack 3 bits, across bytes", (2, 2, 8), 3),
         pack_case("pack 1 bit", (4, 13), 1),
         pack_case("pack 5 bits, rows of 3, five axes", (2, 1, 2, 1, 3), 5),
+        pack_case("pack 7 bits, rows of 9", (2, 9), 7),
+        pack_case("pack 8 bits: each code is a byte", (3, 4), 8),
         unpack_case("unpack 8 bits", (3, 5), 8),
         unpack_case("unpack 3 bits, a last byte that is not full", (2, 2, 7), 3),
         unpack_case("unpack 2 bits", (2, 9), 2),
@@ -299,12 +301,12 @@ IN_TURNS = {
 def rows_case(
     name: str, chunks: list[int], recent: int, block: int, sizes: Sequence[int] = (2, 3, 4), **more: Any
 ) -> Case:
-    """A case of the rows of a cache. sizes: batch, heads, head_dim."""
+    """A case of the rows of a cache. sizes: batch, heads, head_dim; one text with one head stays so."""
     B, H, width = sizes
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        shape = (draw.size("B", B, 1, 3), draw.size("H", H, 5), sum(chunks), draw.size("width", width, 6))
-        return [draw.normal(*shape), chunks, recent, block]
+        rows = (1, 1) if B == H == 1 else (draw.size("B", B, 1, 3), draw.size("H", H, 5))
+        return [draw.normal(*rows, sum(chunks), draw.size("width", width, 6)), chunks, recent, block]
 
     return Case(name, draw_args, **more)
 
@@ -321,12 +323,13 @@ CACHE = Exercise(
         rows_case("a prompt, then two tokens", [5, 1, 1], 0, 1),
         rows_case("the 3 newest stay as they came", [2, 9, 1, 1, 3], 3, 1, (1, 2, 5)),
         rows_case("blocks of 4", [3, 2, 6, 1, 1, 4], 0, 4, (2, 1, 6)),
-        rows_case("blocks of 3, the 2 newest as they came", [1, 1, 1, 1, 1, 9, 2, 1], 2, 3),
+        rows_case("blocks of 3, the 2 newest as they came", [6, 1, 1, 1, 28, 2, 1], 2, 3),
         rows_case("nothing is old enough", [2, 1, 1], 9, 2, (3, 2, 4)),
         rows_case("two caches in turns", [4, 1, 3], 1, 2, **IN_TURNS),
         rows_case("how many tokens are encoded in all", [6, 1, 1, 5, 1], 2, 3, **ENCODED),
-        rows_case("bytes that are held beyond what is needed", [12, 1, 5, 1], 3, 4, **HELD),
-        rows_case("bfloat16", [5, 1, 2], 2, 2, dtype=torch.bfloat16),
+        rows_case("bytes that are held beyond what is needed, bfloat16", [12, 1, 5, 1], 3, 4, **HELD, dtype=torch.bfloat16),
+        rows_case("bytes that are held beyond what is needed, one text and one head", [12, 1, 6], 3, 4, (1, 1, 4), **HELD),
+        rows_case("bfloat16, all tokens encoded at times", [4, 1, 3], 0, 2, dtype=torch.bfloat16),
     ],
 )
 

@@ -247,7 +247,8 @@ def quantise(x: Tensor, bits: int, dim: int | tuple[int, ...]) -> tuple[Tensor, 
     """Round to nearest, with one scale for all numbers along `dim`; symmetric, so 0 stays 0.
 
     scale = max |x| / (2^(bits - 1) - 1), the maximum taken along dim; codes = x / scale, rounded to nearest. In float32.
-    Where all numbers along dim are 0, so are their codes. bits: 2 to 8.
+    Where all numbers along dim are 0, so are their codes; no other number is too small to be rounded like this.
+    bits: 2 to 8. dim: an axis or several, also counted from the end.
     x: any shape -> codes of x's shape, int8; scale, float32, of x's shape but 1 along dim. x is about codes * scale.
     """
     ### BEGIN SOLUTION
@@ -370,7 +371,7 @@ class BitPacker:
         self.bits = bits
 
     def pack(self, codes: Tensor) -> Tensor:
-        """codes: [..., n] of 0 to 2^bits - 1, uint8 -> [..., ceil(n * bits / 8)], uint8."""
+        """codes: [..., n] of 0 to 2^bits - 1, uint8 -> [..., ceil(n * bits / 8)], uint8, in memory of their own."""
         ### BEGIN SOLUTION
         row = (codes[..., None] >> torch.arange(self.bits) & 1).flatten(-2)  # [..., n * bits], of 0 and 1
         row = F.pad(row, (0, -row.shape[-1] % 8)).unflatten(-1, (-1, 8))  # [..., bytes, 8]
@@ -772,7 +773,7 @@ class QuantisedRows:
     codec: codec.encode(x), x [B, H, n * codec.block, d], gives a tuple of new tensors [B, H, n, ...], no views of x, and
     codec.decode(*those) about x again. So codec.block tokens are always encoded together.
     After every append as many blocks are encoded as there can be while at least `recent` tokens, if there are as many,
-    stay as they came. A token is encoded once.
+    stay as they came. A token is encoded once. Two caches may share a codec.
     """
 
     def __init__(self, codec, recent: int = 0):
