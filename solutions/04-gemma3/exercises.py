@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import Gemma3ForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import (
     Gemma3Attention,
@@ -65,6 +66,7 @@ ONE_HEAD: dict[str, Any] = {k: v for k, v in SMALL.items() if k != "layer_types"
 # No layer slides; it is asked with a window that is null, too.
 NO_WINDOW = ONE_HEAD | {"layer_types": [FULL], "num_hidden_layers": 1, "hidden_size": 16}
 NO_WINDOW |= {"num_attention_heads": 1}
+ALL_SLIDE = NO_WINDOW | {"layer_types": [SLIDING], "vocab_size": 13, "hidden_size": 8, "intermediate_size": 10}
 # As transformers 5 writes a config: thetas by the kind of layer. The layers are in no regular order.
 NESTED: dict[str, Any] = {k: v for k, v in SMALL.items() if k not in ("rope_theta", "rope_local_base_freq")} | {
     "hidden_size": 30,
@@ -158,10 +160,11 @@ RMS_NORM = Exercise(
         Case("inputs around 3, no batch axis", lambda draw: [draw.normal(5, 24) + 3], {"dim": 24, "eps": 1e-5}),
         Case("queries: [B, T, H, head_dim]", lambda draw: [draw.normal(2, 5, 3, 10)], {"dim": 10, "eps": 1e-2}),
         Case("tiny inputs", lambda draw: with_zeros(draw.normal(2, 5, 24, scale=1e-3)), {"dim": 24, "eps": 1e-6}),
-        Case("bfloat16", lambda draw: [draw.normal(2, 7, 40)], {"dim": 40, "eps": 1e-6}, torch.bfloat16, ROUNDED_ONCE),
+        Case("bfloat16", lambda draw: [draw.normal(1, 9, 40)], {"dim": 40, "eps": 1e-6}, torch.bfloat16, ROUNDED_ONCE),
     ],
 )
 
+UNNAMED = {name: value for name, value in ONE_HEAD.items() if name != "hidden_activation"}
 MLP = Exercise(
     name="gemma3.mlp",
     solution="MLP",
@@ -172,9 +175,19 @@ MLP = Exercise(
     renamed=learners_name,
     cases=[
         Case("ordinary inputs", lambda draw: [draw.normal(2, draw.size("T", 7, 5, 6), 24)], {"config": SMALL}),
-        Case("gates around 2", lambda draw: [draw.normal(3, 5, 30, scale=2.0)], {"config": OTHER_NESTED}),
-        Case("one token", lambda draw: [draw.normal(2, 1, 18)], {"config": ONE_HEAD}),
-        Case("bfloat16", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}, torch.bfloat16),
+        Case(
+            "gates around 2",
+            lambda draw: [draw.normal(3, 5, 30, scale=2.0)],
+            {"config": OTHER_NESTED | {"intermediate_size": 21}},
+        ),
+        Case("one token, the config names no activation", lambda draw: [draw.normal(2, 1, 18)], {"config": UNNAMED}),
+        Case(
+            "hidden_size = intermediate_size",
+            lambda draw: [draw.normal(1, 3, 8)],
+            {"config": ALL_SLIDE | {"intermediate_size": 8}},
+        ),
+        Case("attention_bias is true", lambda draw: [draw.normal(1, 3, 8)], {"config": ALL_SLIDE | {"attention_bias": True}}),
+        Case("bfloat16", lambda draw: [draw.normal(1, 7, 24)], {"config": SMALL}, torch.bfloat16),
     ],
 )
 
@@ -267,7 +280,7 @@ ATTENTION = Exercise(
             "a sliding layer: 3 heads of 8, 1 for k and v", layer_inputs(ONE_HEAD, 1, SLIDING, 4), {"config": ONE_HEAD}
         ),
         Case("scores far from 0", far_from_zero, {"config": STEEP}, draw="2"),
-        Case("bfloat16", layer_inputs(SMALL, 2, SLIDING, 5), {"config": SMALL}, torch.bfloat16),
+        Case("bfloat16", layer_inputs(SMALL, 1, SLIDING, 5), {"config": SMALL}, torch.bfloat16),
     ],
 )
 
@@ -294,7 +307,7 @@ DECODER_LAYER = Exercise(
         Case("a sliding layer", layer_inputs(SMALL, 2, SLIDING, 5), {"config": SMALL}),
         Case("a full layer, small inputs", layer_inputs(NESTED, 1, FULL, 3, 10, 0.1), {"config": NESTED}),
         Case("one key and value head", layer_inputs(ONE_HEAD, 2, SLIDING, 4), {"config": ONE_HEAD}),
-        Case("bfloat16", layer_inputs(SMALL, 2, SLIDING, 5), {"config": SMALL}, torch.bfloat16),
+        Case("bfloat16", layer_inputs(SMALL, 1, SLIDING, 5), {"config": SMALL}, torch.bfloat16),
     ],
 )
 
@@ -324,15 +337,26 @@ MODEL = Exercise(
         ),
         Case("full first, as transformers 5 writes its config", tokens(1, usual=10), {"config": NESTED}),
         Case("no layer slides", tokens(2, 47, 5), {"config": NO_WINDOW}),
+        Case("every layer slides", tokens(1, 13, 5), {"config": ALL_SLIDE}),
+        Case("a window longer than the text", tokens(1, 13, 5), {"config": ALL_SLIDE | {"sliding_window": 12}}),
     ],
 )
+
+
+def large_heads(module: nn.Module, draw: Draw) -> None:
+    """A head that is not the embedding gets larger weights, so that its logits are large as well."""
+    weights_around_0(module, draw)
+    head, embedding = module.lm_head.weight, module.model.embed_tokens.weight
+    if head is not embedding:
+        head.data *= 30
+
 
 CAUSAL_LM = Exercise(
     name="gemma3.causal_lm",
     solution="CausalLM",
     reference=lambda config: Gemma3ForCausalLM(reference_config(config)).eval(),
     call=hf.logits,
-    weights=weights_around_0,
+    weights=large_heads,
     points=2,
     axes="B T vocab_size",
     sizes=lambda build: sizes(build) | {"vocab_size": build["config"]["vocab_size"]},
@@ -341,7 +365,8 @@ CAUSAL_LM = Exercise(
     cases=[
         Case("a config that says nothing of its head", tokens(1), {"config": SMALL}),
         Case("a tied head", tokens(2, 47), {"config": ONE_HEAD | {"tie_word_embeddings": True}}),
-        Case("a head of its own", tokens(1, usual=10), {"config": NESTED}),
+        Case("a head of its own, large logits", tokens(1, usual=10), {"config": NESTED}),
+        Case("a padding token", tokens(1, 10, 5), {"config": ALL_SLIDE | {"pad_token_id": 11}}),
     ],
 )
 
