@@ -294,6 +294,12 @@ def tokens_and_accepted(function: Any, p: Tensor, q: Tensor, drafts: Tensor, u: 
     return torch.stack([tensor_given(tokens, "tokens").long(), tensor_given(accepted, "accepted").long()])
 
 
+def tokens_of_large_ids(function: Any, p: Tensor, q: Tensor, drafts: Tensor, u: Tensor) -> Tensor:
+    """The same where the vocabulary has 40,000 tokens more in front, whose probability is 0."""
+    p, q = (torch.nn.functional.pad(rows, (40_000, 0)) for rows in (p, q))
+    return tokens_and_accepted(function, p, q, drafts + 40_000, u)
+
+
 def frequencies(function: Any, p: Tensor, q: Tensor, count: int) -> Tensor:
     """How often each token comes out of so many draws, for p and q [V], with drafts drawn from q."""
     generator = torch.Generator().manual_seed(count)

@@ -338,7 +338,8 @@ def near_edges(p: Any, q: Any, drafts: Any, u: Any) -> Any:
 
 def accept_case(name: str, N: int, V: int, kind: str = "", **more: Any) -> Case:
     """kind: "equal" for a q that is p; "one-hot" for a greedy draft; "near" for a rejected guess where they
-    are nearly equal; "narrow" for random numbers next to where another token would come out."""
+    are nearly equal; "narrow" for random numbers next to where another token would come out; "zero" for random numbers
+    of 0, where half of the guesses, and what is left of the first token, are 0 under p."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         rows = draw.size("N", N, N + 1, N + 2)
@@ -349,13 +350,20 @@ def accept_case(name: str, N: int, V: int, kind: str = "", **more: Any) -> Case:
             drafts = torch.multinomial(q, 1, generator=draw.generator)[:, 0]
             if kind == "near":
                 q, drafts = p.clone(), (p.argmax(dim=-1) + 1) % V
-                q[torch.arange(rows), p.argmax(dim=-1)] -= 0.005
-                q[torch.arange(rows), drafts] += 0.005
+                p[torch.arange(rows), drafts], q[torch.arange(rows), drafts] = 0.0, 2.0**-22
+                q[torch.arange(rows), p.argmax(dim=-1)] -= 2.0**-22
             if kind == "one-hot":
                 q = torch.nn.functional.one_hot(drafts, V).float()
             u = torch.rand(2, rows, generator=draw.generator)
             if kind == "near":
-                u[0] = 0.9995
+                return [p, q, drafts, u]
+            if kind == "zero":
+                p, q = p.clone(), draw.normal(rows, V).softmax(dim=-1)
+                p[:, 0] = 0.0
+                p, drafts = p / p.sum(dim=-1, keepdim=True), drafts.where(torch.arange(rows) % 2 > 0, 0)
+                if (p - q).abs().min() > 1e-3 and p[1::2, 1:].min() > 1e-3 and (drafts[1::2] > 0).all():
+                    return [p, q, drafts, 0 * u]
+                continue
             if kind == "narrow":
                 u = near_edges(p, q, drafts, u)
             if clear_of_edges(p, q, drafts, u):
@@ -378,6 +386,10 @@ def frequency_case(name: str, V: int, count: int) -> Case:
     )
 
 
+def right_large_tokens(*args: Any) -> Any:
+    return right_tokens(*args) + torch.tensor([[40_000], [0]])
+
+
 ACCEPT = Exercise(
     name="fast_decoding.accept",
     solution="accept_or_resample",
@@ -392,8 +404,10 @@ ACCEPT = Exercise(
         accept_case("20 guesses of 3 tokens", 20, 3),
         accept_case("p and q are equal", 6, 4, "equal"),
         accept_case("a greedy draft: q is 1 for its guess", 12, 6, "one-hot"),
-        accept_case("p and q differ by 0.005", 8, 7, "near"),
+        accept_case("p and q differ by 2^-22", 8, 7, "near"),
         accept_case("numbers that decide narrowly", 40, 5, "narrow"),
+        accept_case("accept_at and sample_at are exactly 0", 10, 6, "zero"),
+        accept_case("ids from 40,000 on", 3, 8, drive=drives.tokens_of_large_ids, right=right_large_tokens),
         frequency_case("frequencies of 100,000 tokens", 4, 100_000),
         frequency_case("frequencies of 95,000 tokens", 7, 95_000),
     ],
