@@ -269,10 +269,11 @@ def scores_case(
     even: bool = False,
     scale: float = 1.0,
     failed: float = 0.0,
+    above: int = 0,
 ) -> Case:
-    """Scores of several answers. levels: how many different ones there are; 0: all differ. even: right ones have 1.
+    """Scores of several answers. levels: how many different ones there are; 0: all differ. even: right ones have True.
 
-    failed: the share of answers whose score is -inf.
+    failed: the share of answers whose score is -inf. above: scores are whole numbers from this one on.
     """
 
     def draw_args(draw: Draw) -> Sequence[Any]:
@@ -283,7 +284,9 @@ def scores_case(
             scores = torch.randint(levels, shape, generator=draw.generator) / levels - 0.5
         if failed:
             scores[torch.rand(shape, generator=draw.generator) < failed] = float("-inf")
-        return [right.float() if even else scale * scores, right, n]
+        if above:
+            scores = above + scores.argsort(dim=-1)
+        return [right.clone() if even else scale * scores if scale != 1 else scores, right, n]
 
     return Case(name, draw_args)
 
@@ -303,8 +306,9 @@ BEST = Exercise(
         scores_case("best of all 8", 6, 8, 8),
         scores_case("three different scores, best of 4 among 9", 5, 9, 4, levels=3),
         scores_case("all scores equal", 4, 5, 2, levels=1),
-        scores_case("a perfect verifier is pass@k", 7, 10, 5, even=True),
-        scores_case("best of 60 among 140, scores of 1e-9", 3, 140, 60, scale=1e-9),
+        scores_case("a perfect verifier, whose scores are True and False, is pass@k", 7, 10, 5, even=True),
+        scores_case("best of 60 among 200, scores of 1e-9", 3, 200, 60, scale=1e-9),
+        scores_case("best of 3 among 12, scores are whole numbers above 2^24", 4, 12, 3, above=2**24),
         scores_case("best of 2 among 8, some scores are -inf", 5, 8, 2, failed=0.6),
     ],
 )

@@ -436,9 +436,9 @@ check("reasoning.majority", majority)
 def best_of_n(scores: Tensor, right: Tensor, n: int) -> Tensor:
     """How often the answer with the highest score is right, if n answers are chosen from those that there are.
 
-    The mean over all choices of n of the N answers to a question, without drawing any: exact, and for a
-    hundred answers too. Where scores are equal, each of the answers with that score is taken equally often.
-    scores: [Q, N]; right: [Q, N], 1 or True where an answer is right -> [Q], float32 or float64.
+    The mean over all choices of n of the N answers to a question, without drawing any: exact, and for
+    hundreds of answers too. Where scores are equal, each of the answers with that score is taken equally often.
+    scores: [Q, N], of any dtype; right: [Q, N], 1 or True where an answer is right -> [Q], float32 or float64.
     """
     ### BEGIN SOLUTION
     N = scores.shape[1]
