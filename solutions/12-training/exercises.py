@@ -541,14 +541,15 @@ SFT = Exercise(
 
 
 def lora_case(name: str, shape: Sequence[int], rank: int, alpha: float, bias: bool, **more: Any) -> Case:
-    """A case of the adapter. shape: tokens, in, out."""
+    """A case of the adapter. shape: tokens, in, out; 0 tokens stand for one vector without any other axis."""
     dtype = more.get("dtype", torch.float32)
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         T, width_in, width_out = draw.size("T", shape[0], shape[0] + 1, shape[0] + 2), *shape[1:]
         A, B = draw.normal(rank, width_in, scale=0.5), draw.normal(width_out, rank, scale=0.5)
         weight, own = draw.normal(width_out, width_in, scale=0.4), draw.normal(width_out if bias else 0)
-        return [draw.normal(2, T, width_in).to(dtype), *(t.to(dtype) for t in (A, B, weight, own)), alpha]
+        x = draw.normal(2, T, width_in) if shape[0] else draw.normal(width_in)
+        return [x.to(dtype), *(t.to(dtype) for t in (A, B, weight, own)), alpha]
 
     return Case(name, draw_args, **more)
 
@@ -564,12 +565,12 @@ LORA = Exercise(
     gradients_of=(0, 1, 2),
     points=8,
     axes="B T D",
-    fixed={"argument 1, axis 0": "it is the batch"},
     cases=[
         lora_case("rank 2, alpha 8", (5, 6, 7), 2, 8.0, True),
         lora_case("rank 3, alpha 2, no bias", (4, 5, 3), 3, 2.0, False),
+        lora_case("one vector", (0, 5, 4), 2, 3.0, True),
         lora_case("bfloat16", (3, 8, 6), 4, 6.0, True, dtype=torch.bfloat16),
-        lora_case("before the first step", (4, 25, 5), 2, 3.0, True, **BEFORE),
+        lora_case("before the first step, a rank above the output's width", (4, 25, 5), 7, 3.0, True, **BEFORE),
         lora_case("merged twice", (3, 7, 5), 2, 6.0, True, **MERGED),
         lora_case("merged twice, in float16", (2, 4, 9), 3, 5.0, True, dtype=torch.float16, **MERGED),
         lora_case(
