@@ -29,6 +29,19 @@ def ints_written(generate: Any, toy: Any, ids: Tensor, *more: Any) -> list[int]:
     return ints_among(generate(toy, ids, *more))
 
 
+def written_in_turns(generate: Any, toy: Any, ids: Tensor, *more: Any) -> list[int]:
+    """The tokens that `generate` writes, while the same model writes behind another prompt."""
+    given, other = generate(toy, ids, *more), generate(toy, ids.flip(1), *more)
+
+    def in_turns() -> Any:
+        second = iter(other)
+        for token in given:
+            yield token
+            next(second, None)
+
+    return tokens_written(given if given is None else in_turns())
+
+
 # Training
 
 

@@ -19,7 +19,16 @@ from grader.authoring.kit.inputs import alike, with_zeros
 from grader.authoring.kit.toy import FIXED, reference_generate
 
 from . import drives
-from .reference import build_mlp, build_model, generation_args, reference_config, right_costs, right_training
+from .reference import (
+    build_mlp,
+    build_model,
+    close_args,
+    generation_args,
+    reference_config,
+    repeating_args,
+    right_costs,
+    right_training,
+)
 
 TRACE = "gpt2.model"
 
@@ -116,6 +125,7 @@ LAYER_NORM = Exercise(
             vectors(2, few_tokens, 24, 0.03),
             {"dim": 24, "eps": 1e-3},
         ),
+        Case("four axes", lambda draw: [draw.normal(1, 2, few_tokens(draw), 12)], {"dim": 12, "eps": 1e-5}),
         Case("bfloat16", vectors(2, few_tokens, 24), {"dim": 24, "eps": 1e-5}, torch.bfloat16),
     ],
 )
@@ -279,6 +289,13 @@ GENERATE = Exercise(
             right=lambda toy, ids, new_tokens: [1] * new_tokens,
         ),
         Case("a model in training mode is left in it (1: yes)", generation_args(5, 4, 16), **STILL_TRAINING),
+        Case("the same token 20 times", repeating_args(prompt=5, new_tokens=20, n_positions=32)),
+        Case("two tokens that are nearly as likely", close_args(prompt=5, new_tokens=6, n_positions=16)),
+        Case(
+            "two texts in turns, with the same model",
+            generation_args(prompt=6, new_tokens=7, n_positions=16),
+            drive=drives.written_in_turns,
+        ),
         Case(
             "after the same text, when the model had other weights",
             generation_args(prompt=5, new_tokens=7, n_positions=16),

@@ -56,6 +56,39 @@ def generation_args(
     return draw_args
 
 
+def repeating_args(prompt: int, new_tokens: int, n_positions: int) -> Any:
+    """As `generation_args`, with models whose tokens are so much alike that one of them is written again and again."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        drawn = generation_args(prompt, new_tokens, n_positions)
+        while True:
+            toy, ids, _ = drawn(draw)
+            with torch.no_grad():
+                toy.position.mul_(0.01)
+                toy.token.mul_(0.01).add_(draw.normal(toy.token.shape[1]))
+            if len(set(reference_generate(toy, ids, new_tokens).tolist())) == 1:
+                return toy, ids, new_tokens
+
+    return draw_args
+
+
+def close_args(prompt: int, new_tokens: int, n_positions: int) -> Any:
+    """As `generation_args`, with a token before the one that is written first, whose logit is 0.03 % lower."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        drawn = generation_args(prompt, new_tokens, n_positions)
+        while True:
+            toy, ids, _ = drawn(draw)
+            first = reference_generate(toy, ids, 1).item()
+            with torch.no_grad():
+                logits = toy(ids)[0, -1]
+                toy.head[first - 1] = toy.head[first] * (1 - 3e-4)
+            if first and 5 < logits[first] < 10:
+                return toy, ids, new_tokens
+
+    return draw_args
+
+
 # Training: transformers' own loss, which reads all T + 1 tokens of a row and shifts by itself
 
 
