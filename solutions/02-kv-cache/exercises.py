@@ -165,7 +165,7 @@ ATTENTION = Exercise(
         attention_case("without a cache", SMALL, []),
         attention_case("prefill of 5, then two tokens one by one", SMALL, [5, 1, 1]),
         attention_case("a prompt in chunks of 2, 4 and 2", OTHER, [2, 4, 2], batch=3),
-        attention_case("one by one from the start", WIDER, [1] * 6),
+        attention_case("one by one from the start", WIDER, [1] * 5),
         attention_case(
             "how many tokens are appended to the cache in all",
             SMALL,
