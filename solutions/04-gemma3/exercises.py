@@ -186,7 +186,11 @@ MLP = Exercise(
             lambda draw: [draw.normal(1, 3, 8)],
             {"config": ALL_SLIDE | {"intermediate_size": 8}},
         ),
-        Case("attention_bias is true", lambda draw: [draw.normal(1, 3, 8)], {"config": ALL_SLIDE | {"attention_bias": True}}),
+        Case(
+            "attention_bias is true",
+            lambda draw: [draw.normal(1, 3, 8)],
+            {"config": ALL_SLIDE | {"attention_bias": True}},
+        ),
         Case("bfloat16", lambda draw: [draw.normal(1, 7, 24)], {"config": SMALL}, torch.bfloat16),
     ],
 )

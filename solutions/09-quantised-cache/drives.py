@@ -174,7 +174,9 @@ def bytes_too_many(made: Any, x: Tensor, chunks: list[int], recent: int, block: 
     """How many bytes are held beyond those of what is encoded and of the newest tokens."""
     rows, _ = filled_rows(made, x, chunks, recent, HalvedMeans(block))
     blocks = max(0, x.shape[2] - recent) // block
-    needed = 2 * blocks * 4 + (x.shape[2] - blocks * block) * x.element_size()  # the codec gives two float32 for a block
+    needed = (
+        2 * blocks * 4 + (x.shape[2] - blocks * block) * x.element_size()
+    )  # the codec gives two float32 for a block
     held = sum(memory_behind(rows).values())
     return [max(0, held - needed * x.shape[0] * x.shape[1] * x.shape[3])]
 

@@ -327,8 +327,12 @@ CACHE = Exercise(
         rows_case("nothing is old enough", [2, 1, 1], 9, 2, (3, 2, 4)),
         rows_case("two caches in turns", [4, 1, 3], 1, 2, **IN_TURNS),
         rows_case("how many tokens are encoded in all", [6, 1, 1, 5, 1], 2, 3, **ENCODED),
-        rows_case("bytes that are held beyond what is needed, bfloat16", [12, 1, 5, 1], 3, 4, **HELD, dtype=torch.bfloat16),
-        rows_case("bytes that are held beyond what is needed, one text and one head", [12, 1, 6], 3, 4, (1, 1, 4), **HELD),
+        rows_case(
+            "bytes that are held beyond what is needed, bfloat16", [12, 1, 5, 1], 3, 4, **HELD, dtype=torch.bfloat16
+        ),
+        rows_case(
+            "bytes that are held beyond what is needed, one text and one head", [12, 1, 6], 3, 4, (1, 1, 4), **HELD
+        ),
         rows_case("bfloat16, all tokens encoded at times", [4, 1, 3], 0, 2, dtype=torch.bfloat16),
     ],
 )

@@ -230,7 +230,11 @@ def paths_case(name: str, inside: str, paths: Sequence[Any], *later: Any, tree: 
     return text_case(name, tree, inside, list(paths), *later)
 
 
-CHAIN = {"work/<a>.txt": "", "work/10": {"link": "<a>.txt"}, **{f"work/{n}": {"link": str(n + 1)} for n in range(1, 10)}}
+CHAIN = {
+    "work/<a>.txt": "",
+    "work/10": {"link": "<a>.txt"},
+    **{f"work/{n}": {"link": str(n + 1)} for n in range(1, 10)},
+}
 
 
 PATHS = Exercise(

@@ -448,7 +448,8 @@ def pack(chunks: Sequence[tuple[list[int], int, list[int]]], block_size: int) ->
     """Put chunks of several texts into one row.
 
     chunks: for each text (ids, start, blocks): the ids to read, of which there is at least one, the position of the
-    first of them, and the text's blocks, in which there is room for them, and maybe for more. These lists are not changed.
+    first of them, and the text's blocks, in which there is room for them, and maybe for more. These lists are not
+    changed.
     """
     ### BEGIN SOLUTION
     ids, positions, slots = [], [], []
@@ -1175,9 +1176,9 @@ def best_budget(prompt: int, running: int, cost: Callable[[int], float], ttft_li
     """The token budget with which `running` users wait least for their next token while a prompt is read in time.
 
     Each pass reads one token of each of the running users, who don't finish, and of the newcomer's prompt as many
-    tokens as the budget leaves; it takes cost(tokens in the pass), in any unit of time. Budgets from running + 1 to running + prompt are
-    tried. Of those with which the passes that read the prompt take at most ttft_limit in all, the one whose longest pass
-    is the shortest; of several the smallest; 0 if there is none.
+    tokens as the budget leaves; it takes cost(tokens in the pass), in the unit of ttft_limit. Budgets from running + 1
+    to running + prompt are tried. Of those with which the passes that read the prompt take at most ttft_limit in all,
+    the one whose longest pass is the shortest; of several the smallest; 0 if there is none.
     """
     ### BEGIN SOLUTION
     best = (math.inf, 0)

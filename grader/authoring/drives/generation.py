@@ -61,7 +61,8 @@ def taken(given: Any) -> list[Any]:
             torch.set_grad_enabled(gradients)
             raise RuntimeError(
                 "between two tokens gradients are switched off for the caller too: a `yield` stands in a `with"
-                " torch.no_grad()`, or `torch.set_grad_enabled(False)` is called. Use `@torch.no_grad()` above the function, or `with` around the model's call alone"
+                " torch.no_grad()`, or `torch.set_grad_enabled(False)` is called. Use `@torch.no_grad()` above the"
+                " function, or `with` around the model's call alone"
             )
         tokens.append(token)
         if len(tokens) == 2000:

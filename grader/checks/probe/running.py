@@ -165,7 +165,7 @@ def use(task: Task, case: TaskCase, target: Any, *args: Any, watched: Watched = 
             return call_learner(target, *args)
         device = device_of(target)
         there = contextlib.nullcontext() if device == CPU else device  # a drive's own tensors belong with the module's
-        with there, watched(target) as used:
+        with there, learner_errors(), watched(target) as used:  # a class may refuse to be watched
             return call_learner(drive, used, *args)
 
 
