@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from recorded import recorded, recording_of
 from torch import Tensor, nn
 
 from grader.authoring.recorder import record_exercise
@@ -26,17 +27,10 @@ from grader.checks.probe.left_behind import Following
 from grader.lessons.exercise import Case, Exercise
 from grader.recordings import variants as v
 from grader.recordings.answers import MistakeAnswer
-from grader.recordings.codec import Encoder
-from grader.recordings.recording import Recording, encoded_exercise
+from grader.recordings.recording import Recording
 from grader.recordings.tasks import Task, TaskCase
 from grader.report import to_text
 from grader.tolerance import BY_DTYPE, tolerance_for
-
-
-def recorded(exercise: Exercise) -> Recording:
-    encoder = Encoder()
-    encoded = encoded_exercise(encoder, *record_exercise("toy", exercise))
-    return Recording({"lesson": "toy", "exercises": {exercise.name: encoded}, "trace": None}, encoder.tensors)
 
 
 def halves_of(half: Any, numbers: list[float]) -> list[float]:
@@ -160,8 +154,7 @@ def test_a_name_that_a_few_numbers_of_one_case_support_is_told_with_reserve() ->
     exercise = Exercise("toy.sum", "add", lambda a, b: a + b, cases, function=True)
     task, answer = record_exercise("toy", exercise)
     product = MistakeAnswer("they are multiplied", "", (torch.tensor(6), torch.tensor(4)))
-    encoded = encoded_exercise(encoder := Encoder(), task, dataclasses.replace(answer, mistakes=(product,)))
-    recording = Recording({"lesson": "toy", "exercises": {"toy.sum": encoded}, "trace": None}, encoder.tensors)
+    recording = recording_of(task, dataclasses.replace(answer, mistakes=(product,)))
     text = told(recording, lambda a, b: a + b + (a != b))
     assert "when they are multiplied. So few numbers can have another cause, too." in text
 

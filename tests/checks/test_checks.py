@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from recorded import recorded, recording_of
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -70,13 +71,6 @@ class LayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Any:
         centred = x - x.mean(-1, keepdim=True)
         return centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + 1e-5) * self.weight + self.bias
-
-
-def recorded(exercise: Exercise) -> Recording:
-    encoder = Encoder()
-    encoded = encoded_exercise(encoder, *record_exercise("toy", exercise))
-    header = {"format": FORMAT, "lesson": "toy", "exercises": {exercise.name: encoded}, "trace": None}
-    return Recording(header, encoder.tensors)
 
 
 def verdict_on(target: Any) -> Verdict:
@@ -1061,9 +1055,7 @@ def test_a_mistake_that_a_right_case_rules_out_is_not_named_for_a_number_that_is
     task, answer = record_exercise("toy", exercise)
     product = MistakeAnswer("the numbers are multiplied", "Look.", (torch.tensor(6), torch.tensor(16)))
     answer = dataclasses.replace(answer, mistakes=(product,))
-    encoder = Encoder()
-    header = {"format": FORMAT, "lesson": "toy", "exercises": {"toy.count": encoded_exercise(encoder, task, answer)}}
-    recording = Recording({**header, "trace": None}, encoder.tensors)
+    recording = recording_of(task, answer)
     named = "This is what comes out when the numbers are multiplied"
     assert named in to_text(report(examine_here(recording, "toy.count", lambda a, b: a * b)))
     by_chance = to_text(report(examine_here(recording, "toy.count", lambda a, b: a + b + (a == 2))))

@@ -376,7 +376,7 @@ def test_one_error_in_several_cases_is_told_once_with_the_shapes_that_met() -> N
     assert text.splitlines()[2:] == [
         "    line 18, in forward:  normed = (x - mean) / torch.sqrt(variance + self.eps)  # [..., dim]",
         "    x is [2, 7, 40], mean is [2, 7], variance is [2, 7, 1]",
-        "  The same error in 4 further cases.",
+        "  The same error in 5 further cases.",
     ]
 
 
@@ -391,7 +391,7 @@ def test_an_error_is_told_without_what_is_another_in_every_run() -> None:
 def test_another_error_among_them_keeps_its_own_words() -> None:
     odd = "if x.dtype == torch.bfloat16: raise ValueError('coarse')\n        normed = (x - mean)"
     text = text_with("gpt2.layer_norm", FORGOTTEN, ("normed = (x - mean)", odd))
-    assert "The same error in 3 further cases." in text
+    assert "The same error in 4 further cases." in text
     assert re.search(r"✗  tiny inputs +see above", text)
     assert re.search(r"✗  bfloat16 +it raised ValueError: coarse", text)
 
@@ -399,7 +399,7 @@ def test_another_error_among_them_keeps_its_own_words() -> None:
 def test_the_same_words_from_another_line_are_another_error() -> None:
     twice = "assert x.ndim == 2 or False, 'odd'\n        assert x.ndim > 2, 'odd'\n        normed = (x - mean)"
     text = text_with("gpt2.layer_norm", ("normed = (x - mean)", twice))
-    assert "The same error in 3 further cases." in text  # of five: one stopped at the second line
+    assert "The same error in 4 further cases." in text  # of six: one stopped at the second line
 
 
 def test_shapes_are_those_of_the_line_that_failed_a_weights_among_them() -> None:

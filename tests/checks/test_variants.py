@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from recorded import recorded, recorded_with_variants
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode
 
-from grader.authoring.recorder import _recorded, _with_variants
 from grader.checks.examine import examine_here
 from grader.checks.judge.wording import report
 from grader.checks.observation import LeftBehind
@@ -18,7 +18,7 @@ from grader.config import Config
 from grader.lessons.exercise import Case, Draw, Exercise
 from grader.recordings import variants as v
 from grader.recordings.codec import Decoder, Encoder
-from grader.recordings.recording import Recording, encoded_exercise
+from grader.recordings.recording import Recording
 from grader.recordings.tasks import TaskCase
 from grader.report import to_text
 
@@ -48,18 +48,9 @@ def mixer_exercise(**more: Any) -> Exercise:
     return Exercise("toy.mixer", "Mixer", Mixer, cases, axes="B T D", points=2, **more)
 
 
-def recorded(exercise: Exercise, solution: Any) -> Recording:
-    task, answer, runs = _recorded("toy", exercise, "", False, None)
-    task, answer = _with_variants(exercise, task, answer, runs, solution)
-    encoder = Encoder()
-    encoded = encoded_exercise(encoder, task, answer)
-    header = {"lesson": "toy", "exercises": {exercise.name: encoded}, "trace": None}
-    return Recording(header, encoder.tensors)
-
-
 @pytest.fixture(scope="module")
 def mixer() -> Recording:
-    return recorded(mixer_exercise(), Mixer)
+    return recorded_with_variants(mixer_exercise(), Mixer)
 
 
 def asked(recording: Recording, exercise: str) -> set[type[v.Variant]]:
@@ -74,7 +65,7 @@ def test_what_the_reference_holds_is_asked(mixer: Recording) -> None:
 
 
 def test_an_author_may_leave_one_out_and_says_why() -> None:
-    without = recorded(mixer_exercise(without={"Training": "this one drops tokens in training"}), Mixer)
+    without = recorded_with_variants(mixer_exercise(without={"Training": "this one drops tokens in training"}), Mixer)
     assert v.Training not in asked(without, "toy.mixer")
 
 
@@ -305,7 +296,7 @@ def stack_case(name: str, length: int) -> Case:
 @pytest.fixture(scope="module")
 def stack() -> Recording:
     cases = [stack_case("6 tokens", 6), stack_case("4 tokens", 4)]
-    return recorded(Exercise("toy.stack", "Stack", Stack, cases, axes="B T D"), Stack)
+    return recorded_with_variants(Exercise("toy.stack", "Stack", Stack, cases, axes="B T D"), Stack)
 
 
 def told_of(recording: Recording, exercise: str, program: Any) -> str:
@@ -346,7 +337,7 @@ def test_an_argument_that_only_scales_the_output_is_no_number_to_cut() -> None:
         Case(str(n), lambda draw, n=n: [draw.normal(n, 3), 1 + draw.normal(n, 3).abs()])  # type: ignore[misc]
         for n in (2, 5)
     ]
-    recording = recorded(Exercise("toy.product", "product", product, cases, function=True), product)
+    recording = recorded_with_variants(Exercise("toy.product", "product", product, cases, function=True), product)
     assert "with its argument number 2 times 0.001" in told_of(recording, "toy.product", cuts)
 
 
@@ -358,7 +349,7 @@ def test_what_is_kept_under_some_numbers_alone_is_wrong() -> None:
         return Case(name, lambda draw: [Config({"width": width, "heads": heads, "size": size}), tokens])
 
     cases = [case("one", 7, 3, 2, 5), case("two", 11, 5, 4, 9), case("three", 13, 2, 8, 4), case("four", 6, 9, 1, 3)]
-    recording = recorded(Exercise("toy.bytes", "bytes_of", bytes_of, cases, function=True), bytes_of)
+    recording = recorded_with_variants(Exercise("toy.bytes", "bytes_of", bytes_of, cases, function=True), bytes_of)
     kept: dict[Any, int] = {}
 
     def keeps(config: Config, tokens: int) -> int:
@@ -376,7 +367,7 @@ def test_what_is_changed_in_place_without_gradients_is_told() -> None:
         return parts[0] + parts[1] if torch.is_grad_enabled() else parts[0].add_(parts[1])
 
     cases = [Case(str(n), lambda draw, n=n: [[draw.normal(n), draw.normal(n)]]) for n in (3, 4)]  # type: ignore[misc]
-    recording = recorded(Exercise("toy.total", "total", total, cases, function=True), total)
+    recording = recorded_with_variants(Exercise("toy.total", "total", total, cases, function=True), total)
     assert "the input `parts` was modified in place" in told_of(recording, "toy.total", changes)
 
 
@@ -391,11 +382,7 @@ def test_a_program_that_changes_its_configs_lists_is_told() -> None:
         for n in (2, 3)
     ]
     exercise = Exercise("toy.list", "N", lambda config: nn.LayerNorm(len(config.kinds)), cases)
-    task, answer, _ = _recorded("toy", exercise, "", False, None)
-    encoder = Encoder()
-    header = {"lesson": "toy", "exercises": {"toy.list": encoded_exercise(encoder, task, answer)}, "trace": None}
-    recording = Recording(header, encoder.tensors)
-    verdict = examine_here(recording, "toy.list", Pops)
+    verdict = examine_here(recorded(exercise), "toy.list", Pops)
     assert "the config's `kinds` was modified in place" in to_text(report(verdict))
 
 
@@ -421,6 +408,6 @@ def test_what_a_function_returned_stays_as_it_was() -> None:
 
     cases = [Case("5 numbers", lambda draw: [draw.normal(5)]), Case("3 numbers", lambda draw: [draw.normal(3)])]
     exercise = Exercise("toy.halves", "halves", halves, cases, function=True, differentiable=False)
-    recording = recorded(exercise, halves)
+    recording = recorded_with_variants(exercise, halves)
     assert examine_here(recording, "toy.halves", halves).right
     assert "what an earlier call returned is another afterwards" in told_of(recording, "toy.halves", in_one_memory)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from recorded import recorded_with_variants
 from torch import Tensor, nn
 
 from grader.checks.examine import examine_here
@@ -15,7 +16,6 @@ from grader.checks.judge.wording import report
 from grader.lessons.exercise import Case, Exercise
 from grader.recordings.recording import Recording
 from grader.report import to_text
-from tests.checks.test_variants import recorded
 
 
 def sums(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -53,12 +53,12 @@ def exercise(name: str, solution: Any, drive: Any) -> Exercise:
 
 @pytest.fixture(scope="module")
 def of_double() -> Recording:
-    return recorded(exercise("double", double, sums), double)
+    return recorded_with_variants(exercise("double", double, sums), double)
 
 
 @pytest.fixture(scope="module")
 def of_store() -> Recording:
-    return recorded(exercise("Store", Store, stored), Store)
+    return recorded_with_variants(exercise("Store", Store, stored), Store)
 
 
 def told(recording: Recording, target: Any) -> str:
@@ -131,7 +131,7 @@ def test_a_generator_s_code_is_watched_while_it_is_read() -> None:
             torch.manual_seed(i)
             yield i
 
-    recording = recorded(exercise("counts", counts, counted), counts)
+    recording = recorded_with_variants(exercise("counts", counts, counted), counts)
     assert examine_here(recording, "toy.counts", counts).right
     assert "the seed of torch's random numbers" in told(recording, seeds)
 
@@ -148,7 +148,9 @@ def test_each_iterator_has_a_state_of_its_own() -> None:
             yield kept.pop(0)
 
     cases = [Case(f"{n} numbers", lambda draw, n=n: [draw.normal(n)]) for n in (5, 3)]  # type: ignore[misc]
-    recording = recorded(Exercise("toy.counts", "counts", counts, cases, function=True, differentiable=False), counts)
+    recording = recorded_with_variants(
+        Exercise("toy.counts", "counts", counts, cases, function=True, differentiable=False), counts
+    )
     assert examine_here(recording, "toy.counts", counts).right
     assert "another output in a second run" in told(recording, counts_in_one_list)
 
@@ -171,7 +173,7 @@ def test_a_weight_stays_as_it_is_in_training_mode() -> None:
             return y
 
     cases = [Case(f"{n} numbers", lambda draw, n=n: [draw.normal(2, n)], {"size": n}) for n in (5, 3)]  # type: ignore[misc]
-    recording = recorded(Exercise("toy.scale", "Scale", Scale, cases), Scale)
+    recording = recorded_with_variants(Exercise("toy.scale", "Scale", Scale, cases), Scale)
     assert examine_here(recording, "toy.scale", Scale).right
     assert "the weight `weight` was modified in place" in told(recording, Moves)
 
