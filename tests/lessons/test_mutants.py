@@ -35,6 +35,7 @@ pytestmark = pytest.mark.lesson
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 5  # of processor time, at most: a mutant that loops forever is stopped, and counts as noticed
 LONGER = 20  # so many times what the solution takes for its own cases is enough for a mutant, from a second on
+AGAIN = 0.5  # of a second: where a first error was lost, the next one comes
 
 
 @cache
@@ -66,11 +67,14 @@ def memory_limit() -> Iterator[None]:
 
 @contextlib.contextmanager
 def time_limit(seconds: float = SECONDS) -> Iterator[None]:
+    """Raises TimeoutError after so much processor time; again and again, since an error in a callback of the garbage
+    collector is lost."""
+
     def stop(signum: int, frame: FrameType | None) -> None:
         raise TimeoutError
 
     previous = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds, AGAIN)
     try:
         yield
     finally:
