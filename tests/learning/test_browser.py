@@ -159,11 +159,11 @@ def test_a_lesson_opens_with_a_table_of_red_rows(lesson: Solved, lab: "Lab", tes
     assert not wide, "the table's last column is cut off"
 
 
-# All but the one that the tests above go through.
-OTHER_LESSONS = [each.name for each in every_lesson() if each.name != NOTEBOOK.partition("/")[0]]
+# Every second one; without a browser, test_nbgrader.py goes through the stubs and solutions of all.
+SOME_LESSONS = [each.name for each in every_lesson() if each.name != NOTEBOOK.partition("/")[0]][::2]
 
 
-@pytest.mark.parametrize("name", OTHER_LESSONS)
+@pytest.mark.parametrize("name", SOME_LESSONS)
 def test_a_lessons_first_exercise_is_told_unwritten_and_then_right(name: str, lab: "Lab", test_output: Path) -> None:
     lesson = Lesson(PROJECT / "solutions" / name)
     notebook = lab.open_notebook(f"{name}/{lesson.notebook.name}")
