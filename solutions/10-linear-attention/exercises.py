@@ -394,7 +394,7 @@ DELTA_NET = Exercise(
         net_case("in pieces of 5, 1, 2, 1 and 3 tokens", SMALL, 1, [5, 1, 2, 1, 3]),
         net_case("70 tokens, then one by one", NARROW, 1, [70, 1, 1]),
         net_case("texts that are padded on their left", OTHER, 3, [], 8, padded=[3, 0, 6]),
-        net_case("padding that reaches into the second piece", SMALL, 2, [4, 4, 1], padded=[0, 5]),
+        net_case("padding that reaches into a second piece of one token", SMALL, 2, [4, 1, 4], padded=[0, 5]),
         net_case("both states, and their dtypes", OTHER, 2, [6, 1, 3], **STATES),
         net_case("a rejected draft after every piece", NARROW, 1, [4, 1, 2], **DRAFT),
         net_case("bytes behind the states beyond their own", OTHER, 1, [30, 5], **NO_MORE),
