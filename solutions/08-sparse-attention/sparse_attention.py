@@ -527,7 +527,8 @@ class SparseAttention(Attention):
     """Latent attention to the tokens that an indexer has chosen; what was not chosen is masked.
 
     Part besides Attention's: indexer, an Indexer where has_indexer(config, layer), else None. The indexer reads the
-    queries' latent after its norm, as q_b_proj does. A layer without one uses what an earlier layer chose.
+    queries' latent after its norm, as q_b_proj does. A layer with one uses its own choice, a layer without
+    one `chosen`, what an earlier layer chose.
     transformers: DeepseekV32Attention, GlmMoeDsaAttention.
     """
 
@@ -563,7 +564,7 @@ class SparseAttention(Attention):
         ### END SOLUTION
 
     def attend(self, q: Tensor, rows: Tensor, chosen: Tensor) -> Tensor:
-        """q: [B, H, T, nope + rope], rows: [B, S, rank + rope], chosen: [B, T, k] -> [B, T, D]."""
+        """q: [B, H, T, nope + rope], rows: [B, S, rank + rope], chosen: [B, T, k], also of later tokens -> [B, T, D]."""
         k, v = self.keys_and_values(rows)
         ### BEGIN SOLUTION
         scores = q @ k.mT * softmax_scale(self.config)  # [B, H, T, S]

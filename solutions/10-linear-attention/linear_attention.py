@@ -751,8 +751,8 @@ class GatedDeltaNet(nn.Module):
     Sizes: linear_num_key_heads and linear_num_value_heads, linear_key_head_dim (d_k), linear_value_head_dim (d_v),
     linear_conv_kernel_dim. Queries have as many heads as keys; each is used by v_heads / k_heads neighbouring v heads.
     The gates come from a = in_proj_a(x) and b = in_proj_b(x), the norm's gate from in_proj_z(x).
-    x: [B, T, D], new tokens; cache: a LayerState, which is read and then gets the new states, or None; mask: [B, T] bool,
-    False where a text is padded on its left: there x counts as 0 -> [B, T, D].
+    x: [B, T, D], new tokens; cache: a LayerState, which is read and then gets new tensors, the new states, or None;
+    mask: [B, T] bool, False where a text is padded on its left: there x counts as 0 -> [B, T, D].
     transformers: Qwen3_5GatedDeltaNet.
     """
 
