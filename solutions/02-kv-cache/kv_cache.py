@@ -251,10 +251,11 @@ class KVCache:
         self.length = 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the keys and values of T new tokens; return those of all tokens so far, in order, as views.
+        """Add the keys and values of T >= 1 new tokens; return those of all tokens so far, in order, as views.
 
-        k, v: [batch, heads, T, head_dim] -> 2 x [batch, heads, length, head_dim], where length has grown by T.
-        Raises ValueError, whose message has the capacity in it, where they don't fit; then nothing has changed.
+        k, v: [batch, heads, T, head_dim], in the cache's dtype -> 2 x [batch, heads, length, head_dim], where length
+        has grown by T. Raises ValueError, whose message has the capacity in it, where they don't fit; then `length` and
+        the tokens so far are as before.
         """
         ### BEGIN SOLUTION
         capacity, end = self.keys.shape[2], self.length + k.shape[2]

@@ -178,6 +178,7 @@ MLP = Exercise(
     cases=[
         Case("ordinary inputs", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}),
         Case("other sizes", lambda draw: [draw.normal(3, 5, 30, scale=2.0)], {"config": OTHER}),
+        Case("gates far above and far below 0", lambda draw: [draw.normal(1, 4, 24, scale=200.0)], {"config": SMALL}),
         Case("bfloat16", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}, torch.bfloat16),
     ],
 )
