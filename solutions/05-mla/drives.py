@@ -195,6 +195,13 @@ def generated_again_with_caches(generate: Any, toy: Any, ids: Tensor, new_tokens
     return python_ints(generate(reader, ids, new_tokens, ends))
 
 
+def generated_despite_config(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
+    """The tokens that `generate` writes where no end token is given, and the config has one."""
+    reader = Reader(toy, ids).eval()
+    reader.config = toy.config.replace(eos_token_id=ends[0])
+    return python_ints(generate(reader, ids, new_tokens))
+
+
 def reading_of_the_text(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
     """How many tokens are read at first, how many at most later, and how many behind the first out of its place."""
     reader = Reader(toy, ids).eval()

@@ -1156,7 +1156,7 @@ class Model(nn.Module):
     """Token ids to the final vectors: everything but the head.
 
     Parts: embed_tokens (nn.Embedding), layers (nn.ModuleList of DecoderLayer), norm (config.rms_norm_eps).
-    attention: the class that its layers use, this one or AbsorbedAttention. transformers: DeepseekV3Model.
+    attention: the class that its layers use, Attention or AbsorbedAttention. transformers: DeepseekV3Model.
     """
 
     def __init__(self, config: Config, attention: type[nn.Module] = Attention):
@@ -1170,7 +1170,7 @@ class Model(nn.Module):
         ### END SOLUTION
 
     def forward(self, ids: Tensor, caches: "list[LatentCache] | None" = None) -> Tensor:
-        """ids: [B, T] int64, the tokens behind those in caches (one for each layer) -> [B, T, D]."""
+        """ids: [B, T] int64, the tokens that follow those in caches (one for each layer) -> [B, T, D]."""
         ### BEGIN SOLUTION
         x = self.embed_tokens(ids)  # [B, T, D]
         start = caches[0].length if caches else 0
@@ -1280,8 +1280,9 @@ def generate(
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
 
     ids: [1, T] int64, the prompt, read in one call; it may have end_tokens in it. No token is read twice, and
-    the last new one need not be read; the caches have room for the prompt and max_new_tokens, not more.
-    max_new_tokens: 1 or more. Ends after that many, or once one of end_tokens has been yielded.
+    the last new one need not be read: the caches have room for T + max_new_tokens tokens, or for one less.
+    max_new_tokens: 1 or more. Ends after that many, or once one of end_tokens has been yielded; the config's end
+    token does not count.
     model: has caches(batch, capacity), and is called with ids and the caches.
     """
     ### BEGIN SOLUTION

@@ -175,6 +175,13 @@ def watched_again(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: An
     return python_ints(generate(model, ids, new_tokens, end, chunk))
 
 
+def watched_despite_config(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: int, chunk: int) -> list[int]:
+    """The tokens that `generate` writes where no end token is given, and the config has one."""
+    model = Watched(toy, ids, None).eval()
+    model.config = toy.config.replace(eos_token_id=end)
+    return python_ints(generate(model, ids, new_tokens, chunk=chunk))
+
+
 def pieces_read(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
     """In how many pieces the model was given how many tokens, and how many more than `chunk` the largest has."""
     pieces = watched_model(generate, toy, ids, new_tokens, end, chunk).pieces

@@ -167,6 +167,7 @@ REACH = Exercise(
         reach_case("5 sliding layers with a window of 6", FIVE_LAYERS, 60, 50),
         reach_case("7 layers, and no list of their kinds", SEVEN_LAYERS, 40, 44),
         reach_case("the last of 3 is full", SMALL | {"layer_types": [SLIDING, SLIDING, FULL]}, 25, 22),
+        reach_case("the first of 3 is full", SMALL | {"layer_types": [FULL, SLIDING, SLIDING]}, 28, 23),
         reach_case("no layer slides", NO_WINDOW, 17, 12, 15),
         reach_case("a window of 2", THREE_SLIDING | {"sliding_window": 2}, 9, 12, 14),
     ],
@@ -336,6 +337,10 @@ ROOM = {
     "drive": drives.rooms_asked,
     "right": lambda toy, ids, new_tokens, end, chunk: [1, ids.shape[1] + new_tokens - 1],
 }
+DESPITE_CONFIG = {
+    "drive": drives.watched_despite_config,
+    "right": lambda toy, ids, new_tokens, end, chunk: right_written(toy, ids, new_tokens, None, chunk),
+}
 AFTER = {"drive": drives.calls_after_end, "right": lambda *_: [0]}
 
 
@@ -368,6 +373,7 @@ GENERATE = Exercise(
         generation_case("the end token is in the prompt too", 7, 8, 4, stops="prompt"),
         generation_case("the prompt ends with the end token", 5, 7, 4, stops="last"),
         generation_case("the end token is 0", 5, 6, 4, stops="zero"),
+        generation_case("an end token in the config, and none given", 5, 6, 4, stops=True, **DESPITE_CONFIG),
         generation_case("after another prompt, with the same model", 5, 6, 4, drive=drives.watched_again),
         generation_case("pieces of a prompt of 11, tokens in them, tokens above `chunk`", 11, 5, 4, **PIECES),
         generation_case("the same of a prompt that two chunks make up", 8, 6, 4, **PIECES),

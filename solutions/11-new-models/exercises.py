@@ -68,6 +68,12 @@ SMOL_3 = {k: v for k, v in SMOL.items() if k != "no_rope_layers"} | {
     "num_key_value_heads": 1,
     "rope_theta": 3000.0,
 }
+# As transformers 5 writes it.
+SMOL_5 = {k: v for k, v in SMOL_3.items() if k != "rope_theta"} | {
+    "num_hidden_layers": 2,
+    "no_rope_layers": [1, 0],
+    "rope_parameters": {"rope_type": "default", "rope_theta": 40.0},
+}
 OLMO: dict[str, Any] = {
     "model_type": "olmo3",
     "hidden_act": "silu",
@@ -216,7 +222,9 @@ NOPE = Exercise(
     renamed=learners_name,
     cases=[
         model_case("5 layers, of which layer 3 does not rotate", SMOL, 2, 9),
-        model_case("layers 0 and 2 do not rotate", SMOL_2, 3, 7),
+        model_case("layers 0 and 2 do not rotate, and the interval is 4", SMOL_2 | {"no_rope_layer_interval": 4}, 3, 7),
+        model_case("no layer rotates", SMOL_3 | {"num_hidden_layers": 2, "no_rope_layers": [0, 0]}, 1, 5),
+        model_case("rope_theta stands in rope_parameters", SMOL_5, 1, 5),
         model_case("no list: the interval is 3", SMOL_3 | {"no_rope_layer_interval": 3}, 1, 8),
         model_case("neither a list nor an interval, 7 layers", SMOL_3 | {"num_hidden_layers": 7}, 2, 6),
     ],

@@ -167,7 +167,7 @@ print("no_rope_layers:", small.no_rope_layers)
 #
 # The field's name and the table contradict each other. Decide by the table.
 #
-# The copy in `configs/smollm3-3b.json` is shortened: it has no list, but a `no_rope_layer_interval` of 4: every fourth layer, beginning with layer 3, is left without RoPE. Where both are missing, the interval is 4.
+# The copy in `configs/smollm3-3b.json` is shortened: it has no list, but a `no_rope_layer_interval` of 4: every fourth layer is left without RoPE, beginning with layer 3, counted from 0. Where both are missing, the interval is 4.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -183,9 +183,10 @@ print("no_rope_layers:", small.no_rope_layers)
 class SmolModel(Model):
     """Lesson 03's Model without its head, for SmolLM3: some layers don't rotate queries and keys at all.
 
-    config.no_rope_layers, a list with a number for each layer, says which; transformers hands layer i its i-th number as
-    `use_rope`. Without the list every n-th layer is without RoPE, where n is config.no_rope_layer_interval, or 4 if that
-    is missing too: for n = 4, layers 3, 7, 11 and so on, counted from 0.
+    config.no_rope_layers, a list with a number for each layer, says which, whatever the interval; transformers hands
+    layer i its i-th number as `use_rope`. Where the list is missing, null or empty, every n-th layer is without RoPE: n is
+    config.no_rope_layer_interval, or 4 if that is missing too. For n = 4 these are layers 3, 7, 11 and so on, counted
+    from 0. The base of the rotations is rope_theta(config).
     ids: [B, T] int64 -> [B, T, D]. transformers: SmolLM3Model.
     """
 

@@ -108,14 +108,17 @@ def weights_after(
 ) -> Tensor:
     """The weights of a model after some steps on the same answers, by gradient descent with a rate of 1; its bias below.
 
-    There are gradients already: something else was done with the model before.
+    There are gradients already: something else was done with the model before. It is in evaluation mode, and the optimizer
+    has a group for each of its two parameters.
     """
-    model = Counting(weights, bias)
+    model = Counting(weights, bias).eval()
     model(ids).square().mean().backward()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer = torch.optim.SGD([{"params": [parameter]} for parameter in (model.weight, model.bias)], lr=1.0)
     old = None
     for _ in range(steps):
         old = tensor_given(grpo_step(model, optimizer, ids, prompt, rewards, group, end, temperature, old), "grpo_step")
         if old.requires_grad:
             raise ValueError("the old log-probabilities that were returned still have a graph; `detach` cuts it off")
+    if model.training:
+        raise ValueError("grpo_step leaves a model that was in evaluation mode in training mode")
     return torch.cat([model.weight.detach(), model.bias.detach()[None]])

@@ -101,10 +101,11 @@ PASS = Exercise(
     axes="question raised_ValueError/share",
     cases=[
         pass_case("k = 1", (10, 3, 1), (7, 5, 1)),
-        pass_case("k = 3, 4 and 10", (8, 2, 3), (8, 2, 4), (9, 7, 4), (20, 6, 4), (20, 8, 10)),
+        pass_case("k = 3, 4 and 10", (8, 2, 3), (8, 2, 4), (10, 4, 4), (9, 7, 4), (20, 6, 4), (20, 8, 10)),
         pass_case("none or all are right", (6, 0, 6), (5, 5, 2), (12, 4, 3)),
         pass_case("all answers are chosen", (5, 2, 5), (11, 3, 10), (13, 4, 2)),
         pass_case("2,000 answers", (2000, 30, 200), (1500, 2, 700)),
+        pass_case("50,000 answers, hardly any of them right", (50_000, 1, 1), (30_000, 2, 3)),
         pass_case(
             "questions that make no sense: more answers chosen than there are", (4, 0, 7), (12, 8, 13), (6, 2, 4)
         ),
@@ -184,6 +185,8 @@ EXTRACT = Exercise(
             "#{0}.{3}1;",
             "#{0}/00;",
             "#1/-{0};",
+            "#-0.{1};",
+            "#{0}.{3}{3}1;",
         ),
         text_case(
             "other signs and words",
@@ -197,6 +200,7 @@ EXTRACT = Exercise(
             "#{0}e{0};",
             "#nan;",
             "#- {0};",
+            "#{1}\n;",
         ),
     ],
 )
@@ -246,6 +250,7 @@ VOTE = Exercise(
                 [
                     *group_of(draw, "#{b};", "#{a}.1;", "#{a};", "#{a}1/2;", "#{a}.10;", "#{a}.25;", "#{b}/3;"),
                     *group_of(draw, "#{a}/3;", "#{a}.1234567;", "#{a};", "#{a}.12345670;", "#{b}.1234567;"),
+                    *group_of(draw, "x;", "#{a}.0000000000000001;", "#{b};", "#{b};", "#{a};"),
                 ]
             ],
         ),
@@ -343,6 +348,7 @@ CROWD = Exercise(
         vote_case("one voter", [0.3, 0.1, 0.6], 1, 24_000),
         vote_case("three voters, one wrong answer", [0.7, 0.3], 3, 19_000, (9, 12)),
         vote_case("two voters", [0.7, 0.2, 0.1], 2, 15_000, (9, 12)),
+        vote_case("300 voters", [0.9, 0.1], 300, 60, (-80, -78)),
         vote_case("six answers", [0.3, 0.2, 0.2, 0.1, 0.1, 0.1], 5, 22_000, (-12, -9)),
     ],
 )
@@ -445,6 +451,7 @@ ADVANTAGES = Exercise(
         rewards_case("without the scale", [[1, 0, 0, 0, 0], [0.5, 1, 0, 1, 1]], False),
         rewards_case("groups of one", [[1], [0], [0.25]], True),
         rewards_case("rewards that are nearly equal", [[0, 2.0**-11], [0.5, 1]], True, tolerance=Tolerance(1e-3)),
+        rewards_case("rewards of thousands that differ by little", [[5000, 5001, 5000], [5003, 5001, 5000]], True),
         rewards_case("two easy questions and a hard one", [[1] * 7 + [0], [0] * 7 + [1], [1] * 6 + [0] * 2], True),
     ],
 )
@@ -496,6 +503,7 @@ LOSS = Exercise(
             "bnpo, wrong answers that have become far more probable", "bnpo", [7, 4, 2], 7, apart=7.0, wrong=True
         ),
         loss_case("dapo, a part of the tokens", "dapo", [2, 8, 5], 9, clip=(0.2, 0.28), tokens=40),
+        loss_case("dapo, `tokens` smaller than the number of tokens here", "dapo", [3, 1], 4, tokens=2),
         loss_case("dr_grpo", "dr_grpo", [4, 1, 10, 6], 10, longest=12),
         loss_case("clip of 0.1 and 0.3", "bnpo", [5, 5, 3, 2, 4], 5, clip=(0.1, 0.3), apart=0.5),
         loss_case("grpo, an answer that is masked whole", "grpo", [0, 4, 3], 4),

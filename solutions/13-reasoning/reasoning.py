@@ -187,7 +187,7 @@ def distribution(
 
     temperature: logits are divided by it, before all else. top_k: keep the k largest, and what equals the smallest of
     them; 0: all. top_p: keep the most probable tokens until their sum reaches top_p; the one that reaches it stays, and
-    one token always stays. min_p: keep what has at least min_p times the probability of the most probable token.
+    one token always stays; 1: all. min_p: keep what has at least min_p times the probability of the most probable token.
     Each filter sees what the one before it has left. logits: [..., V] -> [..., V], computed in float32.
     """
     ### BEGIN SOLUTION
@@ -313,9 +313,10 @@ check("reasoning.pass_at_k", pass_at_k)
 def extract(text: str) -> Fraction | None:
     """The number that a text answers with: what stands between its last # and the ; at its end. None: there is none.
 
-    Spaces around the number don't count. It may have a minus sign, commas between groups of three digits (1,234,567),
-    and then either a point with digits after it or a slash with digits after it that are not all 0. Anything else is
-    None, other white space included; so is a text that does not end with ;, since it was cut off.
+    Spaces around the number don't count. It has digits from 0 to 9, with or without commas between groups of three
+    (1,234,567). A minus sign may stand before them. After them may stand a point and more digits, or a slash and more
+    digits, not all of them 0. Anything else is None, other white space included; so is a text that does not end with ;,
+    since it was cut off.
     """
     ### BEGIN SOLUTION
     answer = re.fullmatch(r".*# *(-?)(\d{1,3}(?:,\d{3})+|\d+)(\.\d+|/0*[1-9]\d*)? *;", text, re.DOTALL | re.ASCII)
@@ -522,7 +523,7 @@ def vote_accuracy(shares: Sequence[float], n: int, count: int) -> float:
 
     shares: how often a model gives each of its answers; they sum to 1, and the first answer is the right one. In a vote
     each of n answers is drawn by these shares. Where answers tie for the most votes, one of them is as good as another:
-    of two, a half counts. The measured number may be 0.03 away from the exact one.
+    where the right answer is one of m, 1/m counts. The measured number may be 0.03 away from the exact one.
     """
     ### BEGIN SOLUTION
     drawn = torch.multinomial(torch.tensor(shares), n * count, replacement=True).view(count, n)
@@ -785,7 +786,7 @@ for name, mask in masks.items():
 # ### Exercise 9 · Better than the others
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# A reward of 1 on a question that every answer gets right says nothing about this answer. So GRPO compares an answer with the other answers to the same question: its *advantage* is its reward minus their mean.
+# A reward of 1 on a question that every answer gets right says nothing about this answer. So GRPO compares an answer with its group, all answers to the same question: its *advantage* is its reward minus the mean of the group.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -819,7 +820,7 @@ for p in (0.02, 0.3, 0.9):
     print(f"right in {p:4.0%}:", {G: f"{1 - p**G - (1 - p) ** G:.0%}" for G in (1, 2, 4, 8, 16, 64)})
 
 # %% [markdown] id="34570286"
-# In a group of two nearly 60 % of questions are wasted on our model. A model that is right in 2 % of answers needs large groups to learn at a bearable rate: that is why one starts from a model that can do the task now and then.
+# Our model is right in 36 % of its answers. By the formula a group of two wastes 54 % of its questions, and more where some are harder than others. A model that is right in 2 % of answers needs large groups to learn at a bearable rate: that is why one starts from a model that can do the task now and then.
 #
 # ### Exercise 10 · The clipped loss
 # difficulty ●●●●○ · importance ●●●●● · 25 minutes
@@ -833,7 +834,7 @@ for p in (0.02, 0.3, 0.9):
 # | `grpo` | each answer by its own length, then by the number of answers | DeepSeekMath (arXiv 2402.03300) |
 # | `bnpo` | the number of tokens in this batch | TRL's name for it |
 # | `dapo` | the number of tokens in all parts of the batch | DAPO (arXiv 2503.14476) |
-# | `dr_grpo` | a constant | Dr. GRPO (arXiv 2503.20783) |
+# | `dr_grpo` | the number of answers, times a constant length | Dr. GRPO (arXiv 2503.20783) |
 #
 # <details><summary>Hint 1</summary>
 #
@@ -943,7 +944,8 @@ def kl_estimate(log_probs: Tensor, reference: Tensor, kind: str) -> Tensor:
     """An estimate of KL(policy || reference) from tokens that the policy sampled (Schulman, 2020), one for each token.
 
     With d, the reference minus the log-probability: "k1" is -d, "k2" is d^2 / 2, "k3" is e^d - d - 1. "corrected" has
-    the value of k3 and another gradient: k3 times e^(log_probs - the same without a gradient), a ratio whose value is 1.
+    the value of k3 and another gradient: k3 times e^(log_probs - c), a ratio whose value is 1, as c is log_probs without
+    its gradient.
     (DeepSeek-V3.2's equation 7 has the ratio to the policy that sampled, which is 1 before the first step.)
     log_probs, reference: [B, T] -> [B, T].
     """
@@ -1007,8 +1009,9 @@ def grpo_step(
     model: nn.Module, optimizer: Optimizer, ids: Tensor, prompt: int, rewards: Tensor,
     group: int, end: int, temperature: float = 1.0, old: Tensor | None = None,
 ) -> Tensor:
-    """One step of the optimizer on the "bnpo" loss of answers and their rewards; gradients are clipped to a norm of 1.
+    """One step of the optimizer on the "bnpo" loss of answers, with their scaled advantages.
 
+    The gradients of all parameters together are clipped to a norm of 1. The model's mode stays as it is.
     ids: [B, T], prompts of `prompt` tokens and answers; rewards: [B], group after group; temperature: that of sampling.
     old: the log-probabilities [B, T - prompt] at which the answers were sampled. None: those of the model as it is,
     without a gradient. Returns the old ones, for a further step on the same answers.
