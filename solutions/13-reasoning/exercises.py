@@ -348,7 +348,6 @@ CROWD = Exercise(
         vote_case("one voter", [0.3, 0.1, 0.6], 1, 24_000),
         vote_case("three voters, one wrong answer", [0.7, 0.3], 3, 19_000, (9, 12)),
         vote_case("two voters", [0.7, 0.2, 0.1], 2, 15_000, (9, 12)),
-        vote_case("300 voters", [0.9, 0.1], 300, 60, (-80, -78)),
         vote_case("six answers", [0.3, 0.2, 0.2, 0.1, 0.1, 0.1], 5, 22_000, (-12, -9)),
     ],
 )
