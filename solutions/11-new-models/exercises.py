@@ -223,8 +223,8 @@ NOPE = Exercise(
     cases=[
         model_case("5 layers, of which layer 3 does not rotate", SMOL, 2, 9),
         model_case("layers 0 and 2 do not rotate, and the interval is 4", SMOL_2 | {"no_rope_layer_interval": 4}, 3, 7),
-        model_case("no layer rotates", SMOL_3 | {"num_hidden_layers": 2, "no_rope_layers": [0, 0]}, 1, 5),
         model_case("rope_theta stands in rope_parameters", SMOL_5, 1, 5),
+        model_case("no layer rotates", SMOL_3 | {"num_hidden_layers": 2, "no_rope_layers": [0, 0]}, 1, 5),
         model_case("no list: the interval is 3", SMOL_3 | {"no_rope_layer_interval": 3}, 1, 8),
         model_case("neither a list nor an interval, 7 layers", SMOL_3 | {"num_hidden_layers": 7}, 2, 6),
     ],

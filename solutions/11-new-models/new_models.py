@@ -184,7 +184,7 @@ class SmolModel(Model):
     """Lesson 03's Model without its head, for SmolLM3: some layers don't rotate queries and keys at all.
 
     config.no_rope_layers, a list with a number for each layer, says which, whatever the interval; transformers hands
-    layer i its i-th number as `use_rope`. Where the list is missing, null or empty, every n-th layer is without RoPE: n is
+    layer i its i-th number as `use_rope`. Where the list is missing or null, every n-th layer is without RoPE: n is
     config.no_rope_layer_interval, or 4 if that is missing too. For n = 4 these are layers 3, 7, 11 and so on, counted
     from 0. The base of the rotations is rope_theta(config).
     ids: [B, T] int64 -> [B, T, D]. transformers: SmolLM3Model.

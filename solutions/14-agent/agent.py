@@ -73,7 +73,7 @@ from grader.instruments import clock, plots
 #
 # <details><summary>Hint 2</summary>
 #
-# `isinstance(True, int)` is true. Compare allowed values as JSON texts, so that `True` and `1` differ.
+# `isinstance(True, int)` is true. Compare allowed values as JSON texts with sorted keys: `True` and `1` differ then, and the order of an object's fields does not count.
 # </details>
 # </details>
 
@@ -95,8 +95,10 @@ def problems(schema: Mapping[str, Any], value: Any, path: str = "$") -> list[tup
         truth = isinstance(value, bool)
         if truth != (schema["type"] == "boolean") or not isinstance(value, TYPES[schema["type"]]):
             found.append((path, "type"))
-    if "enum" in schema and json.dumps(value) not in [json.dumps(allowed) for allowed in schema["enum"]]:
-        found.append((path, "enum"))
+    if "enum" in schema:
+        allowed = [json.dumps(each, sort_keys=True) for each in schema["enum"]]
+        if json.dumps(value, sort_keys=True) not in allowed:
+            found.append((path, "enum"))
     if isinstance(value, dict):
         fields = schema.get("properties", {})
         found += [(f"{path}.{name}", "required") for name in schema.get("required", []) if name not in value]
@@ -524,8 +526,8 @@ print(workspace_facts(root, most=10))  # of the hostile workspace: none of its l
 def build_prompt(rules: str, tools: Sequence[Mapping[str, Any]], history: Sequence[dict], state: Mapping[str, Any]) -> list[dict]:
     """The messages of a prompt of which as much as possible is the prefix of the next one.
 
-    First {"role": "system", "content": the rules, a line break, and each tool on a line of its own}, tools sorted by
-    their "name"; then the history; last {"role": "user", "content": "State: " and the state}, such as facts and the time.
+    First {"role": "system", "content": the rules and the tools, joined by line breaks}, tools sorted by their "name";
+    then the history; last {"role": "user", "content": "State: " and the state}, such as facts and the time.
     A tool and the state are written by `json.dumps` with sorted keys. Nothing that was given is changed.
     """
     ### BEGIN SOLUTION
@@ -564,10 +566,10 @@ class PrefixCache:
         ### END SOLUTION
 
     def read(self, ids: Sequence[int], salt: str = "") -> int:
-        """How many of a prompt's first tokens need not be computed, a multiple of size; its blocks are known from now on.
+        """How many of a prompt's first tokens need not be computed, a multiple of size.
 
-        Only full blocks are kept. A block is known if the same ids stood there, after the same ids from the start, with the
-        same salt. The last token is always computed.
+        All its full blocks are known from now on. A block is known if the same ids stood there, after the same ids from the start, with the
+        same salt. The last token is always computed, so its block is not reused.
         """
         ### BEGIN SOLUTION
         parent, reused = salt, 0
@@ -628,8 +630,8 @@ predict(
 def tokens_paid(first: int, step: int, turns: int, stamp: int, front: bool, size: int) -> int:
     """How many tokens are computed in a conversation whose prompts are read through one `PrefixCache` of blocks of `size`.
 
-    The prompt of turn t (1, 2, ..., turns) has first + t * step tokens, which all begin the same way, and a time of
-    `stamp` tokens, which no earlier prompt has: before these where `front` is true, else after them.
+    The prompt of turn t (1, 2, ..., turns) is a text of first + t * step tokens, with which all later texts begin, and a
+    time of `stamp` tokens, none of which an earlier prompt has: before the text where `front` is true, else after it.
     """
     ### BEGIN SOLUTION
     cache, paid = PrefixCache(size), 0
@@ -798,10 +800,10 @@ print(cut(log, 24, lambda text: len(text.split())))
 
 # %% exercise="agent.history" id="agent-history"
 def fit(messages: Sequence[dict], most: int, count: Callable[[str], int]) -> list[dict]:
-    """Those messages that are sent: the first one, which is the task, and the newest ones, in their order.
+    """Those messages that are sent, in a new list: the task, which is the first, and the newest ones, in their order.
 
-    The tokens of a message are count(its "content"). A message of role "tool" belongs to the message before it, results of
-    one message's calls together; such a group is sent whole or not at all. The first group and the last one always are.
+    The tokens of a message are count(its "content"). All messages of role "tool" belong to the message before them; such
+    a group is sent whole or not at all. The first group and the last one always are.
     Before the last, groups are added from the newest to the oldest while all that is sent has at most `most` tokens; the
     first that does not fit ends it, and nothing older is sent but the task.
     """
@@ -836,12 +838,12 @@ INTERRUPTED = "error: interrupted; look at what it did before you try again"
 
 
 class Session:
-    """The messages of a conversation in a file, one line of JSON each. What is whole in it is never written again.
+    """The messages of a conversation in a file, one line of JSON each. A whole line stays as it is, and is not written again.
 
     load() returns the messages in the file, [] where there is none. A last line without a line break was cut off by a crash:
     it is removed from the file. Each call ("calls" of a message, with "id") to which no later message of role "tool" has
-    the same "id" gets a result, {"role": "tool", "id": ..., "content": INTERRUPTED}, in the calls' order, which is appended
-    to the file too.
+    the same "id" gets a result, {"role": "tool", "id": ..., "content": INTERRUPTED}: in the calls' order, at the end of the
+    list, and appended to the file too.
     """
 
     def __init__(self, path: Path):

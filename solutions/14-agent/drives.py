@@ -89,7 +89,8 @@ def conversation(run_agent: Any, schemas: Any, replies: list[Any], task: str, st
                 raise run_agent.__globals__["Refused"]("it may not")
             if raises:
                 raise ToolError("it broke")
-            return len(model.events) if schemas[name].get("gives") == "a number" else f"{name} ran"
+            gives = schemas[name].get("gives", f"{name} ran")
+            return len(model.events) if gives == "a number" else gives
 
         return run
 

@@ -94,7 +94,7 @@ SCHEMA = Exercise(
         ),
         text_case(
             "allowed values",
-            an_object(**{"<a>": {"enum": ["<b>", 1, None, False]}, "<c>": {"type": "string", "enum": ["<d>", "<e>"]}}),
+            an_object(**{"<a>": {"enum": ["<b>", 1, None, False, {"m<f>": 1, "k": 2, "z": 3}]}, "<c>": {"type": "string", "enum": ["<d>", "<e>"]}}),
             [
                 {"<a>": "<b>", "<c>": "<d>"},
                 {"<a>": "<d>", "<c>": "<b>"},
@@ -105,6 +105,7 @@ SCHEMA = Exercise(
                 {"<a>": False},
                 {"<a>": None, "<c>": "<e>"},
                 {"<a>": ["<b>"]},
+                {"<a>": {"z": 3, "m<f>": 1, "k": 2}},
             ],
         ),
         text_case(
@@ -133,7 +134,7 @@ SCHEMA = Exercise(
             ),
             [
                 {"<a>": [{"<b>": "<1-9>"}, {"<b>": "x"}, {}, {"<b>": 1, "<e>": 2}, 5]},
-                {"<a>": [], "<c>": [["x"], ["y", 2], "z"], "<d>": [1, "x"]},
+                {"<a>": [], "<c>": [["x"], ["y", 2, 2], "z"], "<d>": [1, "x"]},
                 {"<a>": {"<b>": 1}},
                 {"<c>": []},
             ],
@@ -209,6 +210,8 @@ LOOP = Exercise(
                    calls(("6", "read", {"path": "<b>"}), ("7", "<a>", {"path": "<b>"})), {"content": "<d>"}], "<e>", "<6-9>", []),
         text_case("the same failing calls again and again", {"<a>": PLAIN | {"raises": "an error"}, "read": READ},
                   [calls((f"{i}", "<a>", {"<b>": 1}), (f"{i}+", "read", {"path": 2}), (f"{i}++", "<c>", {}), (f"{i}+++", "read", "{")) for i in range(4)] + [{"content": "<e>"}], "<d>", "<4-9>", []),
+        text_case("results that are 0, false, and an empty list", {"<a>": PLAIN | {"gives": 0}, "<b>": PLAIN | {"gives": False}, "<c>": PLAIN | {"gives": []}},
+                  [calls(("1", "<a>", {}), ("2", "<b>", {}), ("3", "<c>", {})), {"content": "<d>"}], "<e>", "<2-4>", []),
         text_case("the same call four times in one reply", {"<a>": PLAIN}, [calls(*((str(i), "<a>", text) for i, text in enumerate(['{"<b>": 1, "<e>": [2]}', '{"<e>": [2], "<b>": 1}'] * 2))), {"content": "<c>"}], "<d>", "<2-4>", []),
     ],
 )  # fmt: skip
@@ -287,9 +290,9 @@ PERMISSION = Exercise(
         commands_case("other commands", "rm <a>.txt", "git push", "git", "gitlog", "", "   ", "ls-<x>", "LS", "/bin/ls", "<x>", "git log-<x>", "'git' log"),
         commands_case("more than one command", "ls; rm <a>.txt", "ls && rm <x>", "ls | sh", "ls\nrm <a>.txt", "ls `rm <x>`", "ls $(rm <x>)", "ls &", "ls\r<x>", "cat <a>.txt > <x>", "cat < <a>.txt", 'grep "<x>|<y>" <a>.txt', "ls $HOME"),
         commands_case("options", "ls -R", "ls -la", "git log --output=<x>", "git log -n", "git diff --stat=<x>", "git diff --file=<a>.txt", "grep -f <a>.txt", "ls --", "ls --color=<x>", "ls --colors", "git log --stat", "cat -n <a>.txt", "ls -", "git diff --stat --oneline", "git log <a>.txt --output=<x>", "ls <b> -R", "grep <x> -n -f", "git log -5", "ls -L", "git log -N", "grep -I <x>"),
-        commands_case("paths that lead out", "cat ../<f>.txt", "cat TOP/<f>.txt", "ls ..", "cat to_file", "ls to_folder", "cat /etc/passwd", "git diff --file=../<f>.txt", "git diff --file=to_file", "git diff --file=to_file <a>.txt", "grep -n <x> ../<f>.txt", "cat to_inside/<c>.md", "cat <a>.txt ../<f>.txt", "cat ../<f>.txt <a>.txt", "git diff --file=TOP/work/<a>.txt", "ls ../<x>", "cat to_new", "git diff --file=<x>=/../../<f>.txt", "ls one", "cat <a>.txt <b>/<c>.md <a>.txt <a>.txt ../<f>.txt"),
+        commands_case("paths that lead out", "cat ../<f>.txt", "cat TOP/<f>.txt", "ls ..", "cat to_file", "ls to_folder", "cat /etc/passwd", "git diff --file=../<f>.txt", "git diff --file=to_file", "git diff --file=to_file <a>.txt", "grep -n <x> ../<f>.txt", "grep -n ../<f>.txt", "cat to_inside/<c>.md", "cat <a>.txt ../<f>.txt", "cat ../<f>.txt <a>.txt", "git diff --file=TOP/work/<a>.txt", "ls ../<x>", "cat to_new", "git diff --file=<x>=/../../<f>.txt", "ls one", "cat <a>.txt <b>/<c>.md <a>.txt <a>.txt ../<f>.txt"),
         commands_case("quotes that are not closed", "cat '<a>.txt", 'grep "<x>', "cat <a>.txt\\", "ls '<b>'", "cat <b>/<c>'.md'"),
-        commands_case("another list", "ls <a>.txt", "<p> -x", "<p> <q> -x", "<p> <q> -y", "<p> <q>", "<p> <r> -x", "<p> -y <q>", "/bin/<p> -x <a>.txt", allowed={"/bin/<p>": ["-x"], "<p>": ["-x"], "<p> <q>": ["-y", "-z"], "<p> <r> <s>": ["-x"]}),
+        commands_case("another list", "ls <a>.txt", "<p> -x", "<p> <q> -x", "<p> <q> -y", "<p> <q>", "<p> <r> -x", "<p> -y <q>", "/bin/<p> -x <a>.txt", "<p> <t> -x", "<p> <t> <a>.txt", allowed={"/bin/<p>": ["-x"], "<p> <t>": [], "<p>": ["-x"], "<p> <q>": ["-y", "-z"], "<p> <r> <s>": ["-x"]}),
     ],
 )  # fmt: skip
 
@@ -314,7 +317,7 @@ RUN = Exercise(
     cases=[
         run_case("a program that ends", 30.0, (100, 110), output="<a> <b>\n"),
         run_case("a program that fails", 31.0, (50, 60), output="<a>\n<b> failed", code="<1-99>"),
-        run_case("a program that crashes", 31.5, (40, 45), output="<a>", code=-11),
+        run_case("a program that somebody else kills", 31.5, (40, 45), output="<a>", code=-9),
         run_case("no output at all", 32.0, (20, 25), output="", code="<2-9>"),
         run_case("a program that hangs", 0.05, (70, 80), output="<a>\n", hangs=True),
         run_case("it closes its output, and hangs", 0.06, (75, 85), output="<a>\n", hangs=True, closes=True),
@@ -418,6 +421,7 @@ def blocks_case(name: str, size: int, *prompts: Any) -> Case:
             texts["wxyz"[i]] = [token + (256 if i == n else 0) for n, token in enumerate(texts["a"])]
         ten, one = texts["a"][0] % 9 + 1, texts["a"][1] % 9 + 1
         texts["m"] = [ten * 10 + one, one, *texts["a"][2:]]  # the same digits, one behind the other
+        texts["o"] = [token + 70_000 for token in texts["a"]]
         texts["n"] = [ten, one * 11, *texts["a"][2:]]
         salts = filled(draw, ["", *(salt for salt, *_ in prompts)])
         ids = [
@@ -446,6 +450,7 @@ BLOCKS = Exercise(
         blocks_case("equal blocks at other places", 2, ("", ("a", 2), ("b", 2), ("c", 2)), ("", ("b", 2), ("a", 2), ("c", 2)), ("", ("a", 2), ("c", 2), ("b", 2)), ("", ("a", 2), ("a", 2), ("a", 3))),
         blocks_case("one token is another one", 4, ("", ("a", 9)), *[("", (letter, 9)) for letter in "wxyz"], ("", ("a", 13))),
         blocks_case("the same digits", 2, ("", ("m", 7)), ("", ("n", 7)), ("", ("m", 9))),
+        blocks_case("ids from 70,000 on", 4, ("", ("o", 9)), ("", ("o", 11))),
         blocks_case("a salt as long as a block", 5, ("<s>", ("a", 10)), ("<s>", ("a", 10)), ("<s>", ("a", 12)), ("", ("a", 10))),
         blocks_case("salts", 7, ("<s>", ("a", 22)), ("<t>", ("a", 25)), ("", ("a", 21)), ("<s>", ("a", 25)), ("<t>", ("a", 14), ("b", 9)), ("", ("a", 22))),
         blocks_case("blocks of one token", 1, ("", ("a", 3)), ("", ("a", 3)), ("", ("a", 5), ("b", 2)), ("", ("b", 2)), ("", ("b", 1)), ("", ("a", 4), ("c", 2))),
@@ -477,9 +482,10 @@ PAID = Exercise(
     uses=["agent.blocks"],
     **EVENTS,
     cases=[
-        paid_case("a time in front", (50, 10, 5, 3, True, 4), (40, 7, 6, 1, True, 8)),
+        paid_case("a time in front", (50, 10, 5, 3, True, 4), (40, 7, 6, 1, True, 8), (10, 5, 3, 9, True, 4)),
         paid_case("a time at the end", (50, 10, 5, 3, False, 4), (41, 7, 6, 1, False, 8), (30, 12, 4, 20, False, 16)),
         paid_case("no time", (60, 9, 7, 0, True, 4), (33, 8, 5, 0, False, 16)),
+        paid_case("neither a time nor a step", (32, 0, 3, 0, False, 16)),
         paid_case("one turn", (20, 5, 1, 2, True, 4), (21, 6, 1, 2, False, 4)),
         paid_case(
             "blocks of one token, and larger ones than a turn",
@@ -538,6 +544,7 @@ CUT = Exercise(
             "<a>\n<b><c>\n\n\n<d>\n<e><f><g><h>\n<i>\n<j>\n\n<k><l>\n",
             "<a>\n\n\n\n\n\n\n<b><c>\n<d>\n<e>\n<f>\n",
         ),
+        cut_case("room for few tokens", 3, "words", "<a>\n<b>\n<c>\n<d>\n<e>\n<f>\n<g>\n<h>\n"),
         cut_case("lines that have fewer tokens than the text", 12, "tens", "<a> <b> <c>\n" * 9, "<a> <b> <c>\n" * 18),
         cut_case(
             "other line breaks are no line breaks",
@@ -582,6 +589,8 @@ HISTORY = Exercise(
         fit_case("the task alone, and with an answer", TALK[:1], [1, 2, 99], "words"),
         fit_case("a large message in the middle", [TALK[0], said("assistant", "<a>"), said("user", "<b> " * 9), said("assistant", "<c>"), said("user", "<d>")], [4, 5, 6, 13, 14, 15, 16], "words"),
         fit_case("equal messages", [TALK[0], said("user", "<b> <c>"), said("assistant", "<d>"), said("user", "<e> <f> <g>"), said("user", "<b> <c>"), said("assistant", "<d>")], [5, 6, 8, 9, 10, 11, 12, 14], "words"),
+        fit_case("the first message has a call and its result", [*TALK[1:3], said("user", "<u> " * 9), said("user", "<v>")], [3, 4, 5, 13, 14, 15], "words"),
+        fit_case("results behind a message that lists no calls", [TALK[0], said("assistant", "<u> <v> <w>"), TALK[2], said("user", "<x>")], [3, 4, 6, 7, 9, 10, 11], "words"),
         fit_case("a short conversation", [TALK[0], TALK[-1]], [1, 4, 5, 6], "words"),
     ],
 )  # fmt: skip
@@ -605,7 +614,7 @@ SESSION = Exercise(
         session_case("a whole message, whose line break is missing", TALK[:2] + TALK[2:3], '{"role": "assistant", "content": "<x>"}', [said("user", "<y>")]),
         session_case("a call without a result", TALK[:2], "", [said("user", "<y>")]),
         session_case("two calls, one of them has a result", TALK[:5], "", [said("assistant", "<x>", "9"), said("tool", "<y>", "9")]),
-        session_case("cut off in the middle of a letter", TALK[:3], '{"role": "user", "content": "<x> \u00fc', [said("user", "<z>")]),
+        session_case("cut off in the middle of a letter", [*TALK[:2], said("tool", "<d> \u00fc\u00fc\u00fc", "1")], '{"role": "user", "content": "<x> \u00fc', [said("user", "<z>")]),
         session_case("an id that is used again", [*TALK[:3], said("assistant", "<a>", "1")], "", [said("assistant", "<b>", "5"), said("tool", "<c>", "5"), said("assistant", "<d>", "5")]),
         session_case("an interrupted call in the middle", [TALK[0], said("assistant", "<a>", "8"), said("assistant", "<b>", "9"), said("tool", "<c>", "9")], "", []),
         session_case("a result that was cut off", TALK[:4], '{"role": "tool", "id": "2", "content": "<x>', [said("user", "<z>")]),

@@ -67,7 +67,9 @@ def right_conversation(schemas: Any, replies: list[Any], task: str, steps: int, 
                     events.append({"runs": name, "with": value})
                     ends = {None: f"{name} ran", "Refused": "refused"}
                     content = ends.get(schemas[name].get("raises"), "error")
-                    content = str(len(events)) if schemas[name].get("gives") else content
+                    if "gives" in schemas[name]:
+                        gives = schemas[name]["gives"]
+                        content = str(len(events) if gives == "a number" else gives)
             new.append({"role": "tool", "id": call["id"], "content": content})
         count += len(new)
         going = bool(reply.get("calls"))
