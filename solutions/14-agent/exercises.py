@@ -94,7 +94,12 @@ SCHEMA = Exercise(
         ),
         text_case(
             "allowed values",
-            an_object(**{"<a>": {"enum": ["<b>", 1, None, False, {"m<f>": 1, "k": 2, "z": 3}]}, "<c>": {"type": "string", "enum": ["<d>", "<e>"]}}),
+            an_object(
+                **{
+                    "<a>": {"enum": ["<b>", 1, None, False, {"m<f>": 1, "k": 2, "z": 3}]},
+                    "<c>": {"type": "string", "enum": ["<d>", "<e>"]},
+                }
+            ),
             [
                 {"<a>": "<b>", "<c>": "<d>"},
                 {"<a>": "<d>", "<c>": "<b>"},
