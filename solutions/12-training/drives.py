@@ -36,6 +36,7 @@ def merges_learned(train: Any, text: str, count: int) -> Tensor:
 
 def ids_of(encode: Any, text: str, merges: list[list[int]]) -> Tensor:
     """The ids of a text, and those of an empty one behind them: none."""
+    encode(text, as_pairs([[right, left] for left, right in merges]))  # other merges, and as many
     given = [whole_numbers(encode(part, as_pairs(merges)), "encode") for part in (text, "")]
     return torch.cat(given)
 
@@ -68,22 +69,33 @@ def library_reads(build: Any, text: str, merges: list[list[int]]) -> Tensor:
     return torch.tensor([tokenizer.get_vocab_size(), *ends, -1, *ids, -1, *map(ord, back)], dtype=torch.int64)
 
 
+def dict_holds(build: Any, merges: list[list[int]]) -> Tensor:
+    """How many tokens the vocabulary has, the id of the end, then the id of the token that each merge spells, without those
+    that two merges spell: [2 + merges]. A merge may be a text with a space in it, as in older files."""
+    model, (end,) = (made := build(as_pairs(merges)))["model"], made["added_tokens"]
+    spelled = ["".join(pair).replace(" ", "") for pair in model["merges"]]
+    ids = [model["vocab"].get(token, -1) for token in spelled if spelled.count(token) == 1]
+    return torch.tensor([len(model["vocab"]), end["id"], *ids], dtype=torch.int64)
+
+
 # Batches
 
 
 def batches_taken(
     Batches: Any, documents: list[list[int]], end: int, B: int, T: int, seed: int, position: int, count: int
 ) -> Tensor:
-    """Inputs and targets of `count` batches from a position on: [2, rows, T].
+    """Inputs and targets of `count` batches from a position on, and of the first of them once more: [2, rows, T].
 
     Half of the way a new object goes on from where the first one is. Meanwhile others draw from the common generator, and
     from batches of their own.
     """
     made, other = (Batches(iter(documents), end, B, T, number) for number in (seed, seed + 1))
     made.position, taken = position, []
-    for number in range(count):
+    for number in range(count + 1):
         torch.default_generator.manual_seed(number)
         other.take()
+        if number == count:
+            made.position = position
         if number == count // 2:
             reached, made = made.position, Batches(iter(documents), end, B, T, seed)
             made.position = reached
@@ -113,19 +125,21 @@ def nothing_then_all(cross_entropy: Any, logits: Tensor, targets: Tensor) -> Ten
 
 
 def loss_of_what_is_wrong(cross_entropy: Any, logits: Tensor, targets: Tensor) -> Tensor:
-    """The loss, then two faults: whether a target of -1 is ignored as one of -100 is, and whether NaN is hidden: [3]."""
+    """The loss, then faults: how many of the targets -1 and V are ignored as -100 is, and whether NaN is hidden: [3]."""
     given = loss_given(cross_entropy, logits, targets)
     with torch.no_grad():
         other, one = logits.detach().clone(), targets.clone()
         other[0, 0] = torch.nan
         one[0, 0] = 0
         hidden = not bool(loss_given(cross_entropy, other, one).isnan())
-        less, other[0, 0], one[0, 0] = one.clone(), logits[0, 0].detach(), -1
+        less, other[0, 0], ignored = one.clone(), logits[0, 0].detach(), 0
         less[0, 0] = -100
-        try:
-            ignored = torch.equal(loss_given(cross_entropy, other, one), loss_given(cross_entropy, other, less))
-        except Exception:
-            ignored = False  # an error, as PyTorch's
+        for no_id in (-1, logits.shape[-1]):
+            one[0, 0] = no_id
+            try:
+                ignored += torch.equal(loss_given(cross_entropy, other, one), loss_given(cross_entropy, other, less))
+            except Exception:
+                continue  # an error, as PyTorch's
     return torch.cat([given.view(1), torch.tensor([float(ignored), float(hidden)])])
 
 
@@ -170,16 +184,25 @@ def rates(learning_rate: Any, first: int, last: int, peak: float, warmup: int, t
     return torch.tensor(given, dtype=torch.float64)
 
 
-def clipped(clip: Any, gradients: list[Tensor], max_norm: float) -> Tensor:
-    """The norm that clipping returned, and all gradients after it, of parameters of which one has no gradient."""
+def clipped(clip: Any, gradients: list[Tensor], max_norm: float, frozen: int = 0) -> Tensor:
+    """The norm that clipping returned, and all gradients after it, of parameters of which one has no gradient.
+
+    frozen: how many of the first parameters need no gradient any more, after theirs was computed.
+    """
     parameters = [nn.Parameter(torch.zeros_like(gradient)) for gradient in gradients]
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient.clone()
+    held = [parameter.grad for parameter in parameters]
+    for parameter in parameters[:frozen]:
+        parameter.requires_grad_(False)
     without = nn.Parameter(torch.zeros(2))
     norm = clip(iter([parameters[0], without, *parameters[1:]]), max_norm)  # as model.parameters() gives them, once
     if norm is None:
         raise TypeError("clip_gradients returned None; the norm belongs there")
     norm = torch.as_tensor(norm).detach().to(gradients[0].dtype).view(1)
+    for parameter, gradient in zip(parameters, held, strict=True):
+        if parameter.grad is not None and parameter.grad.data_ptr() != gradient.data_ptr():
+            raise ValueError("clip_gradients put new tensors into `grad`; those that are there are scaled in place")
     left = [torch.zeros(0) if p.grad is None else p.grad.flatten() for p in parameters]
     return torch.cat([norm, *left, torch.tensor([float(without.grad is not None)], dtype=norm.dtype)])
 
@@ -188,6 +211,12 @@ def clipped_after_zeros(clip: Any, gradients: list[Tensor], max_norm: float) -> 
     """The same of gradients that are all 0, and then of those that are given."""
     zeros = [torch.zeros_like(gradient) for gradient in gradients]
     return torch.cat([clipped(clip, some, max_norm) for some in (zeros, gradients)])
+
+
+def clipped_after_nothing(clip: Any, gradients: list[Tensor], max_norm: float) -> Tensor:
+    """The norm where no parameter has a gradient, and then the same as `clipped`."""
+    nothing = torch.as_tensor(clip(iter([nn.Parameter(torch.zeros(2))]), max_norm))
+    return torch.cat([nothing.detach().to(gradients[0].dtype).view(1), clipped(clip, gradients, max_norm)])
 
 
 class Tiny(nn.Module):
@@ -252,13 +281,16 @@ def accumulated_after_nothing(
 def graphs_at_once(
     accumulate: Any, table: Tensor, head: Tensor, ids: Tensor, lengths: list[int], sizes: list[int]
 ) -> Tensor:
-    """Of how many micro-batches the activations are in memory at once, at most; whether the model still trains, and
-    whether the loss that was returned has a gradient."""
-    with torch.enable_grad():
-        model = Tiny(table.detach(), head.detach())
-        loss = accumulate(model, micro_batches(ids, lengths, sizes))
+    """Of how many micro-batches the activations are in memory at once, at most; whether a model that trains still does,
+    and one that doesn't still doesn't; whether the loss that was returned has a gradient; how often the model was called."""
+    kept = True
+    for mode in (False, True):
+        with torch.enable_grad():
+            model = Tiny(table.detach(), head.detach()).train(mode)
+            loss = accumulate(model, micro_batches(ids, lengths, sizes))
+        kept = kept and model.training == mode
     with_gradient = isinstance(loss, Tensor) and loss.requires_grad
-    return torch.tensor([model.most, int(model.training), int(with_gradient), model.calls])
+    return torch.tensor([model.most, int(kept), int(with_gradient), model.calls])
 
 
 # Stopping and going on
@@ -341,8 +373,9 @@ def other_training(weight: Tensor, x: Tensor, y: Tensor) -> Training:
 
 
 def gone_on(Checkpoint: Any, weight: Tensor, x: Tensor, y: Tensor, before: int, after: int, often: int) -> Tensor:
-    """The losses of a training that is saved `often` times before it goes on, and of others that go on from its file,
-    as from a copy of it under another name: what is kept in memory alone is lost when a machine stops."""
+    """The losses of a training that is saved `often` times before it goes on, each time by another object, and of others
+    that go on from its file: twice from a copy of it under another name, as what is kept in memory alone is lost when a
+    machine stops, and from the file itself with the object that saved first."""
     import shutil
     import tempfile
     from pathlib import Path
@@ -352,15 +385,20 @@ def gone_on(Checkpoint: Any, weight: Tensor, x: Tensor, y: Tensor, before: int, 
         file = Path(folder, "run.pt")
         torch.default_generator.manual_seed(3)
         training = Training(weight, x, y)
-        for _ in range(often):
+        checkpoints = [Checkpoint(file) for _ in range(often)]
+        for checkpoint in checkpoints:
             losses += steps_of(training, before)
-            Checkpoint(file).save(training)
+            checkpoint.save(training)
         losses += steps_of(training, after)
         if not file.exists():
             raise FileNotFoundError("save has written no file at the path that the checkpoint was made with")
-        for copy in ("copied.pt", "copied again.pt"):  # a file can be read twice
+        copies = [Checkpoint(str(shutil.copy(file, Path(folder, name)))) for name in ("copied.pt", "copied again.pt")]
+        for checkpoint in (
+            *copies,
+            checkpoints[0],
+        ):  # a file can be read twice; the first object may have saved an older one
             again = other_training(weight, x, y)
-            Checkpoint(str(shutil.copy(file, Path(folder, copy)))).load(again)
+            checkpoint.load(again)
             losses += [*steps_of(again, after), float(again.done), float(again.batches.position)]
     return torch.tensor(losses)
 
@@ -372,18 +410,30 @@ class Unwritable(int):
         raise OSError(28, "No space left on device")
 
 
-def file_kept(Checkpoint: Any, weight: Tensor, x: Tensor, y: Tensor, before: int, after: int) -> Tensor:
-    """What becomes of the file: the losses from it after a save that failed, and four faults, each 0 or 1.
+def file_kept(
+    Checkpoint: Any, weight: Tensor, x: Tensor, y: Tensor, before: int, after: int, name: str = "run.pt"
+) -> Tensor:
+    """What becomes of the file: the losses from it after a save that failed, and five faults, each 0 or 1.
 
     The faults: the failed save left other files, or none; its error was not passed on; a save that worked left other
-    files; it wrote into the file of before, which is then half written for a while.
+    files; it wrote into the file of before, which is then half written for a while; it removed that file before the new
+    one stood in its place.
     """
     import os
     import tempfile
     from pathlib import Path
 
+    there: list[bool] = []
+
+    def watched(rename: Any) -> Any:
+        def renamed(*args: Any, **options: Any) -> Any:
+            there.append(file.exists())
+            return rename(*args, **options)
+
+        return renamed
+
     with torch.enable_grad(), tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "run.pt")
+        file = Path(folder, name)
         torch.default_generator.manual_seed(4)
         training = Training(weight, x, y)
         steps_of(training, before)
@@ -395,7 +445,7 @@ def file_kept(Checkpoint: Any, weight: Tensor, x: Tensor, y: Tensor, before: int
             Checkpoint(file).save(training)
         except Exception:
             raised = True
-        left = os.listdir(folder) != ["run.pt"]
+        left = os.listdir(folder) != [name]
         again = other_training(weight, x, y)
         try:
             Checkpoint(file).load(again)
@@ -405,9 +455,14 @@ def file_kept(Checkpoint: Any, weight: Tensor, x: Tensor, y: Tensor, before: int
         losses = steps_of(again, after) if again.done > 0 else [0.0] * after
         training.optimizer.state[-1]["t"] = t
         before_it = file.stat().st_ino if file.exists() else None
-        Checkpoint(file).save(training)
+        renames = os.replace, os.rename
+        os.replace, os.rename = map(watched, renames)
+        try:
+            Checkpoint(file).save(training)
+        finally:
+            os.replace, os.rename = renames
         written_into = file.exists() and file.stat().st_ino == before_it
-        faults = [left, silent, os.listdir(folder) != ["run.pt"], written_into]
+        faults = [left, silent, os.listdir(folder) != [name], written_into, not all(there)]
     return torch.tensor([*losses, *map(float, faults)])
 
 

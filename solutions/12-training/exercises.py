@@ -76,6 +76,7 @@ BPE = Exercise(
         bpe_case("many ties", ODD, 12, 25),
         bpe_case("runs of one letter", ["aaaa", "aaaaaaa", "aab", "baa", "a", "bab" * 6], 40, 14),
         text_case("low lower lowest ", 400, "fewer pairs than merges that are asked for"),
+        text_case("she\n\n\n\nhe\n\n\n\n" * 3, 5, "runs of line breaks"),
     ],
 )
 
@@ -86,6 +87,16 @@ def encode_case(name: str, words: Sequence[str], length: int, count: int, learne
     def draw_args(draw: Draw) -> Sequence[Any]:
         merges = merges_of(draw, learned or words, count)
         return [text_of(draw, words, draw.number("words", length, length - 2, length + 3)), merges]
+
+    return Case(name, draw_args)
+
+
+def detour_case(name: str) -> Case:
+    """A case in which "abc" is a token, and the merge that was learned first leads to "ab" and "c"."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        a, b, c = reference.right_ids("abc", []).tolist()
+        return ["abc\n" * draw.size("times", 3, 4, 5) + "bc", [[a, b], [b, c], [a, 257]]]
 
     return Case(name, draw_args)
 
@@ -112,17 +123,23 @@ ENCODE = Exercise(
         ),
         encode_case("words that run together", TOGETHER, 15, 40, PLAIN),
         encode_case("bytes that no merge has", ["语言", "🙂", "été"], 8, 20, PLAIN),
+        encode_case("runs of line breaks", ["she\n\n\n", "he\n\n\n\n\n", "the"], 12, 12),
+        detour_case("a word that is a token, and whose merges lead elsewhere"),
     ],
 )
 
 
-def decode_case(name: str, words: Sequence[str], length: int, count: int, noise: int = 0, ends: int = 0) -> Case:
-    """A case of decoding: the ids of a text. noise: random ids behind it. ends: special tokens among them."""
+def decode_case(
+    name: str, words: Sequence[str], length: int, count: int, noise: int = 0, ends: int = 0, cut: int = 0
+) -> Case:
+    """A case of decoding: the ids of a text. noise: random ids behind it. ends: special tokens among them. cut: how many
+    of the last ids are missing."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         merges = merges_of(draw, words, count)
         text = " " + text_of(draw, words, draw.number("words", length, length - 2, length + 3))
-        ids = reference.right_ids(text, merges)
+        ids = reference.right_ids(text.rstrip() if cut else text, merges)
+        ids = ids[: len(ids) - cut]
         ids = torch.cat([ids, draw.tokens(256, noise)])
         given: list[int] = ids.tolist()
         for place in range(ends):
@@ -159,6 +176,7 @@ DECODE = Exercise(
         decode_case("random bytes, which are no text", PLAIN, 4, 10, noise=60),
         decode_case("special tokens among them", PLAIN, 12, 30, ends=3),
         decode_case("special tokens inside characters", ["语言", "🙂🙃", "été", "naïve"], 10, 4, ends=4),
+        decode_case("the last character is incomplete", ["语言", "🙂🙃", "été"], 6, 0, cut=1),
     ],
 )
 
@@ -169,6 +187,16 @@ def json_case(name: str, words: Sequence[str], length: int, count: int, learned:
         return [text + reference.END + " " + words[0], merges_of(draw, learned or words, count)]
 
     return Case(name, draw_args)
+
+
+def dict_case(name: str, words: Sequence[str], count: int) -> Case:
+    """A case of what the dict holds. Without words: merges of which two spell the same token."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        a, b, c, d = (draw.size("letter", 60, 64, 68) + number for number in range(4))
+        return [merges_of(draw, words, count) if words else [[a, b], [256, c], [b, c], [a, 258], [257, d], [d, d]]]
+
+    return Case(name, draw_args, drive=drives.dict_holds, right=reference.right_dict)
 
 
 TOKENIZER_JSON = Exercise(
@@ -183,6 +211,8 @@ TOKENIZER_JSON = Exercise(
         json_case("30 words, 60 merges", PLAIN, 30, 60),
         json_case("digits, contractions, other scripts", [*ODD, *PLAIN], 40, 90),
         json_case("words that the merges were not learned from", ["thirteen", "winter", "ether"], 12, 50, PLAIN),
+        dict_case("the vocabulary of 9 merges, and the id of the end", ODD, 9),
+        dict_case("two merges that spell the same token", [], 0),
     ],
 )
 
@@ -229,8 +259,9 @@ BATCHES = Exercise(
 
 
 def loss_case(name: str, shape: Sequence[int], ignored: float, items: int | None = None, **more: Any) -> Case:
-    """A case of the loss. shape: B, T, V. ignored: which share of the targets is -100. one: all others are, but one."""
-    scale, one = more.pop("scale", 2.0), more.pop("one", False)
+    """A case of the loss. shape: B, T, V. ignored: which share of the targets is -100. one: all others are, but one.
+    forbidden: where targets are ignored, the first token has a logit of -inf."""
+    scale, one, forbidden = more.pop("scale", 2.0), more.pop("one", False), more.pop("forbidden", False)
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         B, T, V = shape[0], draw.size("T", shape[1], shape[1] + 1, shape[1] + 2), shape[2]
@@ -239,7 +270,10 @@ def loss_case(name: str, shape: Sequence[int], ignored: float, items: int | None
         targets = targets.masked_fill(left_out, -100)
         if one:
             targets[1:], targets[0, :-1] = -100, -100
-        return [draw.normal(B, T, V, scale=scale), targets, *([] if items is None else [items])]
+        logits = draw.normal(B, T, V, scale=scale)
+        if forbidden:
+            logits[..., 0].masked_fill_(targets == -100, -torch.inf)
+        return [logits, targets, *([] if items is None else [items])]
 
     return Case(name, draw_args, **more)
 
@@ -262,8 +296,9 @@ LOSS = Exercise(
         loss_case("no target is left, then all are", (2, 3, 4), 0.0, **NOTHING),
         loss_case("by a number below the batch's own", (3, 5, 6), 0.2, 4),
         loss_case("by a number of 0", (2, 4, 5), 0.3, 0),
-        loss_case("targets of -1, and logits that are NaN", (3, 4, 6), 0.3, **HIDDEN),
+        loss_case("targets that are no ids, and logits that are NaN", (3, 4, 6), 0.3, **HIDDEN),
         loss_case("logits around 100", (2, 4, 6), 0.2, scale=100.0),
+        loss_case("logits of -inf where targets are ignored", (2, 5, 7), 0.5, forbidden=True),
         loss_case("bfloat16", (2, 6, 11), 0.3, dtype=torch.bfloat16, tolerance=Tolerance(5e-5)),
         loss_case("bfloat16, by a larger batch", (1, 5, 40), 0.2, 17, dtype=torch.bfloat16, tolerance=Tolerance(5e-5)),
     ],
@@ -363,6 +398,7 @@ SCHEDULE = Exercise(
         rate_case("20 updates, 4 of warm-up, a floor of 0.6", 1, 20, 3e-3, 4, 20, 0.6),
         rate_case("no warm-up, and 16 updates after the end", 1, 25, 1e-2, 0, 9, 0.25),
         rate_case("down to 0 after a long warm-up, and 6 updates after the end", 1, 18, 0.5, 8, 12, 0.0),
+        rate_case("a warm-up up to the end", 1, 6, 0.3, 6, 6, 0.1),
         rate_case("updates 40 to 60 of 100", 40, 60, 2.0, 30, 100, 0.05),
         rate_case("updates 1,995 to 2,005 of 800,000, 2,000 of warm-up", 1995, 2005, 0.7, 2000, 800_000, 0.15),
         rate_case("updates 500,500 to 500,505 of 1,000,000", 500_500, 500_505, 1.5, 40, 1_000_000, 0.2),
@@ -371,17 +407,18 @@ SCHEDULE = Exercise(
 
 
 def clip_case(name: str, shapes: Sequence[Sequence[int]], max_norm: float, scale: float, **more: Any) -> Case:
-    dtype = more.get("dtype", torch.float32)
+    dtype, frozen = more.get("dtype", torch.float32), more.pop("frozen", 0)
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         longer = draw.size("more", 0, 1, 2)
         gradients = [draw.normal(*shape[:-1], shape[-1] + longer, scale=scale).to(dtype) for shape in shapes]
-        return [gradients, max_norm]
+        return [gradients, max_norm, *([frozen] if frozen else [])]
 
     return Case(name, draw_args, **more)
 
 
 ZEROS = {"drive": drives.clipped_after_zeros, "right": reference.right_clipped_after_zeros}
+NO_GRADIENT = {"drive": drives.clipped_after_nothing, "right": reference.right_clipped_after_nothing}
 CLIP = Exercise(
     name="training.clip",
     solution="clip_gradients",
@@ -397,7 +434,10 @@ CLIP = Exercise(
         clip_case("one gradient, another limit", [[6]], 0.3, 5.0),
         clip_case("gradients of 0.00001", [[3, 2], [3]], 1e-5, 1e-5),
         clip_case("gradients of 0, then others", [[2, 2], [3]], 0.5, 2.0, **ZEROS),
+        clip_case("no gradient at all, then some", [[3], [4, 2]], 0.8, 2.0, **NO_GRADIENT),
+        clip_case("a parameter that was frozen after its gradient was computed", [[3, 3], [5]], 0.9, 1.5, frozen=1),
         clip_case("bfloat16", [[4, 3], [7]], 0.7, 3.0, dtype=torch.bfloat16),
+        clip_case("float16, and numbers whose squares are beyond it", [[2, 5], [4]], 6.0, 400.0, dtype=torch.float16),
     ],
 )
 
@@ -435,8 +475,9 @@ ACCUMULATE = Exercise(
 )
 
 
-def worth_case(name: str, vocab_size: int, length: int, habit: float) -> Case:
-    """A case of the experiment. habit: how often a token is followed by its favourite one."""
+def worth_case(name: str, vocab_size: int, length: int, habit: float, rest: int = 0, first_once: bool = False) -> Case:
+    """A case of the experiment. habit: how often a token is followed by its favourite one. rest: how many times the last
+    one comes again. first_once: whether the first token comes once."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         favourite, stream = draw.tokens(vocab_size, vocab_size).tolist(), [0]
@@ -444,7 +485,9 @@ def worth_case(name: str, vocab_size: int, length: int, habit: float) -> Case:
         follows = (torch.rand(length, generator=draw.generator) < habit).tolist()
         for other, kept in zip(at_random, follows, strict=True):
             stream.append(favourite[stream[-1]] if kept else other)
-        return [torch.tensor(stream), vocab_size]
+        if first_once:
+            stream[1:] = [max(token, 1) for token in stream[1:]]
+        return [torch.tensor(stream + rest * stream[-1:]), vocab_size]
 
     return Case(name, draw_args, tolerance=Tolerance(0.01))
 
@@ -459,8 +502,8 @@ WORTH = Exercise(
     uses=["training.loss", "training.adamw"],
     cases=[
         worth_case("6 tokens, a habit of 70 %", 6, 300, 0.7),
-        worth_case("9 tokens, a habit of 40 %", 9, 500, 0.4),
-        worth_case("4 tokens, a habit of 90 %", 4, 200, 0.9),
+        worth_case("2,500 tokens, the last 600 of them the same", 9, 1900, 0.4, rest=600),
+        worth_case("25 tokens, the first of which comes once", 4, 24, 0.8, first_once=True),
     ],
 )
 
@@ -469,12 +512,15 @@ WORTH = Exercise(
 
 
 def run_case(name: str, shape: Sequence[int], before: int, after: int, often: int | None = 1, **more: Any) -> Case:
-    """A case of a training. shape: batches, texts, numbers of each. often: how often it is saved; None: see `file_kept`."""
+    """A case of a training. shape: batches, texts, numbers of each. often: how often it is saved; None: see
+    `file_kept`. file: its name there."""
+
+    file = more.pop("file", None)
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         batches, B, D = shape[0], draw.size("B", shape[1], shape[1] + 1, shape[1] + 2), shape[2]
         x, y = draw.normal(batches, B, D), draw.normal(batches, B)
-        return [draw.normal(D), x, y, before, after, *([] if often is None else [often])]
+        return [draw.normal(D), x, y, before, after, *([] if often is None else [often]), *([file] if file else [])]
 
     return Case(name, draw_args, **more)
 
@@ -494,7 +540,7 @@ CHECKPOINT = Exercise(
         run_case("saved three times, every 2 steps", (7, 2, 5), 2, 4, 3),
         run_case("saved after 7 steps", (4, 5, 3), 7, 3),
         run_case("a save fails, the next one works", (6, 3, 7), 3, 3, **KEPT),
-        run_case("the same after 5 steps", (4, 4, 5), 5, 2, **KEPT),
+        run_case("the same in a file that is named run.tmp", (4, 4, 5), 5, 2, file="run.tmp", **KEPT),
     ],
 )
 
@@ -581,8 +627,9 @@ LORA = Exercise(
 
 
 def dpo_case(name: str, shape: Sequence[int], beta: float, **more: Any) -> Case:
-    """A case of DPO. shape: B, T, V. The answers have different lengths."""
-    scale, apart = more.pop("scale", 1.0), more.pop("apart", 1.0)
+    """A case of DPO. shape: B, T, V. The answers have different lengths. forbidden: where no token of an answer is, the
+    policy's first logit is -inf."""
+    scale, apart, forbidden = more.pop("scale", 1.0), more.pop("apart", 1.0), more.pop("forbidden", False)
     dtype = more.get("dtype", torch.float32)
 
     def draw_args(draw: Draw) -> Sequence[Any]:
@@ -596,6 +643,8 @@ def dpo_case(name: str, shape: Sequence[int], beta: float, **more: Any) -> Case:
             for row in range(B):
                 targets[kind, row, : 1 + row % 2] = -100  # the prompt
                 targets[kind, row, T - (row + 2 * kind) % 3 :] = -100  # the padding
+        if forbidden:
+            policy[..., 0].masked_fill_(targets == -100, -torch.inf)
         return [policy.to(dtype), reference_logits.to(dtype), targets, beta]
 
     return Case(name, draw_args, **more)
@@ -616,6 +665,7 @@ DPO = Exercise(
         dpo_case("a large beta", (2, 6, 5), 0.7),
         dpo_case("margins of hundreds", (4, 9, 6), 5.0, apart=12.0),
         dpo_case("before the first step", (2, 5, 8), 0.3, apart=0.0),
+        dpo_case("logits of -inf where no token of an answer is", (3, 6, 7), 0.4, forbidden=True),
         dpo_case("bfloat16", (3, 8, 12), 0.2, dtype=torch.bfloat16, tolerance=Tolerance(1e-3)),
     ],
 )

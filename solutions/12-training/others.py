@@ -304,6 +304,7 @@ def json_by_library(merges: list[Pair]) -> dict[str, Any]:
     import json
 
     made: dict[str, Any] = json.loads(reference.library_of(merges).to_str())
+    made["added_tokens"][0]["id"] = 256 + len(merges)  # the library counts tokens that are spelled alike once
     return made
 
 
@@ -369,10 +370,10 @@ def loss_by_kernel(logits: Tensor, targets: Tensor, num_items: int | None = None
 
 
 def loss_by_one_hot(logits: Tensor, targets: Tensor, num_items: int | None = None) -> Tensor:
-    """A product with ones and zeros, and 0 in place of what is ignored."""
+    """By ones and zeros, and 0 in place of what is ignored."""
     kept = targets != -100
     ones = F.one_hot(targets.masked_fill(~kept, 0), logits.shape[-1])
-    losses = -(logits.float().log_softmax(-1) * ones).sum(-1) * kept
+    losses = -logits.float().log_softmax(-1).where(ones > 0, 0.0).sum(-1).where(kept, 0.0)
     return losses.sum() / max(kept.sum().item() if num_items is None else num_items, 1)
 
 
@@ -418,7 +419,7 @@ def rate_by_lambda(update: int, peak: float, warmup: int, total: int, floor: flo
 
 def rate_by_square(update: int, peak: float, warmup: int, total: int, floor: float) -> float:
     """(1 + cos x) / 2 is the square of cos(x / 2)."""
-    done = max(0, min(update, total) - warmup) / (total - warmup)
+    done = max(0, min(update, total) - warmup) / max(total - warmup, 1)
     warm = min(1.0, update / warmup) if warmup else 1.0
     return warm * peak * (floor + (1 - floor) * math.cos(math.pi * done / 2) ** 2)
 
@@ -427,7 +428,8 @@ def rate_by_square(update: int, peak: float, warmup: int, total: int, floor: flo
 def clip_by_sum(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """A sum of squares, in float32, and no scaling where there is nothing to clip."""
     with_gradient = [p for p in parameters if p.grad is not None]
-    norm = torch.stack([p.grad.float().square().sum() for p in with_gradient if p.grad is not None]).sum().sqrt()
+    squares = [p.grad.float().square().sum() for p in with_gradient if p.grad is not None]
+    norm = torch.stack([torch.zeros(()), *squares]).sum().sqrt()
     if norm > max_norm:
         for p in with_gradient:
             p.grad *= max_norm / (norm + 1e-6)
@@ -437,7 +439,7 @@ def clip_by_sum(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
 def clip_flat(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """One long vector."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.linalg.vector_norm(torch.cat([g.reshape(-1) for g in gradients])).item()
+    norm = torch.linalg.vector_norm(torch.cat([torch.zeros(0), *(g.reshape(-1) for g in gradients)])).item()
     for g in gradients:
         g.copy_(g * min(1.0, max_norm / (norm + 1e-6)))
     return norm

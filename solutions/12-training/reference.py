@@ -72,6 +72,15 @@ def right_library_reads(text: str, merges: list[list[int]]) -> Tensor:
     return torch.tensor([tokenizer.get_vocab_size(), end, -1, *ids, -1, *map(ord, back)], dtype=torch.int64)
 
 
+def right_dict(merges: list[list[int]]) -> Tensor:
+    """256 bytes and each spelled token once; the end behind all merges; merge i has the id 256 + i."""
+    tokens = letters()
+    for left, right in merges:
+        tokens.append(tokens[left] + tokens[right])
+    once = [number for number, token in enumerate(tokens) if number >= 256 and tokens.count(token) == 1]
+    return torch.tensor([len(set(tokens)), len(tokens), *once], dtype=torch.int64)
+
+
 # Batches
 
 
@@ -86,7 +95,7 @@ def right_batches(documents: list[list[int]], end: int, B: int, T: int, seed: in
         sampler = RandomSampler(range(len(windows)), generator=generator)
         taken += DataLoader(windows, B, sampler=sampler, drop_last=True)  # type: ignore[arg-type]
         epoch += 1
-    rows = torch.cat(taken[position : position + count])
+    rows = torch.cat([*taken[position : position + count], taken[position]])
     return torch.stack([rows[:, :-1], rows[:, 1:]])
 
 
@@ -144,10 +153,12 @@ def right_rates(first: int, last: int, peak: float, warmup: int, total: int, flo
     return peak * torch.tensor(factors, dtype=torch.float64)
 
 
-def right_clipped(gradients: list[Tensor], max_norm: float) -> Tensor:
+def right_clipped(gradients: list[Tensor], max_norm: float, frozen: int = 0) -> Tensor:
     parameters = [nn.Parameter(torch.zeros_like(gradient)) for gradient in gradients]
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient.clone()
+    for parameter in parameters[:frozen]:
+        parameter.requires_grad_(False)
     norm = nn.utils.clip_grad_norm_([nn.Parameter(torch.zeros(1)), *parameters], max_norm, foreach=False)
     left = [parameter.grad.flatten() for parameter in parameters if parameter.grad is not None]
     return torch.cat([norm.to(gradients[0].dtype).view(1), *left, torch.zeros(1, dtype=gradients[0].dtype)])
@@ -156,6 +167,11 @@ def right_clipped(gradients: list[Tensor], max_norm: float) -> Tensor:
 def right_clipped_after_zeros(gradients: list[Tensor], max_norm: float) -> Tensor:
     zeros = [torch.zeros_like(gradient) for gradient in gradients]
     return torch.cat([right_clipped(some, max_norm) for some in (zeros, gradients)])
+
+
+def right_clipped_after_nothing(gradients: list[Tensor], max_norm: float) -> Tensor:
+    nothing = nn.utils.clip_grad_norm_([nn.Parameter(torch.zeros(2))], max_norm)
+    return torch.cat([nothing.to(gradients[0].dtype).view(1), right_clipped(gradients, max_norm)])
 
 
 def right_accumulated(table: Tensor, head: Tensor, ids: Tensor, lengths: list[int], sizes: list[int]) -> Tensor:
@@ -197,12 +213,12 @@ def uninterrupted(seed: int, weight: Tensor, x: Tensor, y: Tensor, count: int) -
 def right_gone_on(weight: Tensor, x: Tensor, y: Tensor, before: int, after: int, often: int) -> Tensor:
     training, losses = uninterrupted(3, weight, x, y, before * often + after)
     end = [*losses[before * often :], float(training.done), float(training.batches.position)]
-    return torch.tensor([*losses, *end, *end])
+    return torch.tensor([*losses, *end, *end, *end])
 
 
-def right_file_kept(weight: Tensor, x: Tensor, y: Tensor, before: int, after: int) -> Tensor:
+def right_file_kept(weight: Tensor, x: Tensor, y: Tensor, before: int, after: int, name: str = "") -> Tensor:
     _, losses = uninterrupted(4, weight, x, y, before + after)
-    return torch.tensor([*losses[before:], 0.0, 0.0, 0.0, 0.0])
+    return torch.tensor([*losses[before:], 0.0, 0.0, 0.0, 0.0, 0.0])
 
 
 # Fine-tuning

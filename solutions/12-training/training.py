@@ -247,7 +247,7 @@ measured("training.characters", len(novel) / len(ids))
 def decode(ids: Iterable[int], merges: list[tuple[int, int]]) -> str:
     """The text of some ids: the bytes of all of them, joined, as UTF-8; what is no UTF-8 becomes U+FFFD.
 
-    Ids from 256 + len(merges) on are special tokens, and give nothing.
+    Ids from 256 + len(merges) on are special tokens, and give nothing, also between the bytes of a character.
     """
     ### BEGIN SOLUTION
     tokens = [bytes([byte]) for byte in BYTES]
@@ -523,7 +523,7 @@ class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, algorithm 2; Kingma and Ba, 2015, algorithm 1).
 
     For each parameter with a gradient g, where t counts its steps from 1:
-    w = w * (1 - lr * weight_decay), for parameters of two axes or more alone;
+    w = w * (1 - lr * weight_decay), only for parameters with two axes or more;
     m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w = w - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
     A parameter whose grad is None stays as it is, and so do its state and its t.
     self.lr may be changed between steps. self.state: for each parameter a dict with "t" and the tensors "m" and "v".
@@ -607,14 +607,15 @@ measured("training.first_step", first_step(0.9, 0.999)[1])
 def learning_rate(update: int, peak: float, warmup: int, total: int, floor: float) -> float:
     """The learning rate of update 1, 2, ..., total: a linear warm-up, then half a cosine from `peak` to `floor * peak`.
 
-    Until `warmup`, which may be 0: peak * update / warmup, so that update number `warmup` has the peak. From there to `total`:
-    peak * (floor + (1 - floor) * (1 + cos(pi * x)) / 2), where x goes from 0 to 1. After `total` it stays.
+    Until `warmup`, which may be 0 or `total`: peak * update / warmup, so that update number `warmup` has the peak. From there to
+    `total`: peak * (floor + (1 - floor) * (1 + cos(pi * x)) / 2), where x goes from 0 to 1. After `total` it stays at its last value.
     transformers: get_cosine_with_min_lr_schedule_with_warmup; Loshchilov and Hutter (2017), equation 5.
     """
     ### BEGIN SOLUTION
-    if update < warmup:
+    update = min(update, total)
+    if update <= warmup:
         return peak * update / warmup
-    x = min((update - warmup) / (total - warmup), 1.0)
+    x = (update - warmup) / (total - warmup)
     return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * x)) / 2)
     ### END SOLUTION
 
@@ -632,13 +633,13 @@ check("training.schedule", learning_rate)
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """Scale all gradients in place so that their common norm is at most max_norm; return the norm before.
 
-    The norm is that of one vector which has all gradients in it. Where it is above max_norm, each gradient is multiplied
-    by max_norm / (norm + 1e-6); otherwise they stay as they are. Parameters without a gradient are left out.
+    The norm is that of one vector which has all gradients in it; 0 where there is none. Each gradient is multiplied by
+    max_norm / (norm + 1e-6) where that is less than 1. Parameters without a gradient are left out.
     PyTorch: nn.utils.clip_grad_norm_; Pascanu et al. (2013), section 3.2.
     """
     ### BEGIN SOLUTION
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+    norm = torch.tensor([gradient.norm() for gradient in gradients]).norm()
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(factor)
@@ -782,7 +783,8 @@ def worth_of_one_token(stream: Tensor, vocab_size: int) -> float:
     """How much lower the training loss is where a model knows the previous token, in nats a token.
 
     Train, with `cross_entropy` and `AdamW`, logits [V] that are the same everywhere, and logits [V, V] with a row for each
-    previous token, both on all pairs of neighbours in stream: [N] int64, until each is within about 0.001 nats of the best possible.
+    previous token, both on all pairs of neighbours in stream: [N] int64 (the targets are stream[1:]), until each is within about
+    0.001 nats of the best possible.
     Returns the loss of the first minus that of the second. No weight decay. A few seconds are enough.
     """
     ### BEGIN SOLUTION
@@ -1255,7 +1257,6 @@ def dpo_loss(policy: Tensor, reference: Tensor, targets: Tensor, beta: float) ->
     in float32. margin = beta * ((policy - reference of the chosen) - (policy - reference of the rejected)).
     loss = -log sigmoid(margin). TRL: DPOTrainer.
     """
-
     ### BEGIN SOLUTION
     def answer_logprob(logits: Tensor) -> Tensor:
         logprobs = logits.float().log_softmax(dim=-1)
@@ -1361,7 +1362,7 @@ check("training.tensors", hub_tensors)
 #
 # A JSON file can't hold arbitrary bytes as text. GPT-2's way, which most models follow, gives each of the 256 bytes a printable character: the 188 bytes that are printable in Latin-1 stand for themselves, and the other 68 get the characters from U+0100 on, in order. A space becomes `Ġ`, a line break `Ċ`: that is where the odd letters in vocabularies come from. The ids of your bytes are in this very order.
 #
-# The vocabulary maps spelled tokens to ids, the merges are pairs of spelled tokens, and the token that ends a text is *added* behind them. Most of the file is given.
+# The vocabulary maps spelled tokens to ids, the merges are pairs of spelled tokens, and the token that ends a text is *added* behind them. Most of the file is given: `vocab`, `pairs` and `end`, the id of that last token, are for you to define.
 #
 # <details><summary>Hint</summary>
 #
@@ -1372,7 +1373,8 @@ check("training.tensors", hub_tensors)
 def tokenizer_json(merges: list[tuple[int, int]]) -> dict[str, Any]:
     """What tokenizer.json has for these merges: the dict that the tokenizers library reads.
 
-    vocab: spelled token -> id, for 256 bytes and all merges. merges: pairs [left, right] of spelled tokens.
+    vocab: spelled token -> id, for 256 bytes and all merges; merge i has the id 256 + i. Of two merges that spell the same
+    token, either id will do. merges: pairs [left, right] of spelled tokens.
     The added token "<|endoftext|>" has the id behind them, 256 + len(merges).
     A byte is spelled as the character of its own number where it is one of `VISIBLE`; the others are spelled as U+0100,
     U+0101, ..., in the order of `BYTES`. GPT-2: encoder.py, bytes_to_unicode.

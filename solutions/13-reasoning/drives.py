@@ -8,6 +8,16 @@ from torch import Tensor, nn
 from grader.authoring.drives.use import tensor_given
 
 
+def log_probs_given(function: Any, logits: Tensor, ids: Tensor, prompt: int, temperature: float) -> Tensor:
+    """What is returned."""
+    return tensor_given(function(logits, ids, prompt, temperature), "answer_log_probs")
+
+
+def shape_given(function: Any, logits: Tensor, ids: Tensor, prompt: int, temperature: float) -> list[int]:
+    """The shape of what is returned."""
+    return list(log_probs_given(function, logits, ids, prompt, temperature).shape)
+
+
 def number_given(function: Any, *args: Any) -> float:
     """What a function returns, which must be a number."""
     given = function(*args)

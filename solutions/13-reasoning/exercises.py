@@ -368,10 +368,18 @@ def log_probs_case(name: str, sizes: Sequence[int], prompt: int, temperature: fl
     return Case(name, draw_args, **more)
 
 
+def without_answer(draw: Draw) -> Sequence[Any]:
+    """Logits, and prompts behind which nothing stands yet."""
+    B, T = draw.size("B", 3, 2, 4), draw.size("T", 6, 5, 8)
+    return [draw.normal(B, T, 8), draw.tokens(8, B, T), T, 0.9]
+
+
+SHAPE = {"drive": drives.shape_given, "right": lambda logits, ids, prompt, temperature: [len(ids), 0]}
 LOG_PROBS = Exercise(
     name="reasoning.log_probs",
     solution="answer_log_probs",
     reference=right_log_probs,
+    drive=drives.log_probs_given,
     function=True,
     points=6,
     axes="B T",
@@ -381,6 +389,7 @@ LOG_PROBS = Exercise(
         log_probs_case("temperature 1.7", (4, 8, 11), 5, 1.7),
         log_probs_case("an answer of one token, temperature 0.6", (2, 7, 6), 6, 0.6),
         log_probs_case("large logits", (1, 10, 4), 3, 1.1, scale=200.0),
+        Case("the shape of what is returned for an answer of no tokens", without_answer, **SHAPE),
         log_probs_case("bfloat16", (2, 11, 9), 7, 0.7, dtype=torch.bfloat16, tolerance=Tolerance(1e-4)),
     ],
 )

@@ -45,11 +45,13 @@ def contents_at_each_append(made: Any, kv: Tensor, capacity: int, steps: list[in
     A token of zeros stands for an append that was refused.
     """
     cache, start = made(kv.shape[1], kv.shape[2], capacity, kv.shape[4], dtype=kv.dtype), 0
-    seen = []
+    seen, last, views = [], kv[:0], (kv[:0], kv[:0])
     for step in steps:
         try:
             if step <= 0:
                 cache.crop(cache.length + step)
+                if not torch.equal(torch.cat(views, dim=-1), last):
+                    raise RuntimeError("crop overwrote keys or values that it was to forget; it overwrites nothing")
                 continue
             k, v = kv[:, :, :, start : start + step].clone()
             start += step
@@ -58,7 +60,8 @@ def contents_at_each_append(made: Any, kv: Tensor, capacity: int, steps: list[in
             seen.append(kv.new_zeros(*kv.shape[1:3], 1, 2 * kv.shape[4]))
             continue
         k.zero_(), v.zero_()
-        seen.append(torch.cat([keys, values], dim=-1).clone())
+        views, last = (keys, values), torch.cat([keys, values], dim=-1)
+        seen.append(last)
     return torch.cat(seen, dim=2)
 
 
@@ -496,9 +499,10 @@ def calls_of_a_draft(toy: Any, ids: Tensor, steps: list[list[int]]) -> list[list
 
 def drafts_given(made: Any, toy: Any, ids: Tensor, steps: list[list[int]]) -> tuple[Any, list[list[int]]]:
     """The model behind a draft, and what it guessed at each call."""
-    model = Rewindable(toy).eval()
-    draft, given = made(model, ids.shape[1] + 60), []
-    for text, (_, wanted) in zip(calls_of_a_draft(toy, ids, steps), steps, strict=True):
+    model, texts = Rewindable(toy).eval(), calls_of_a_draft(toy, ids, steps)
+    room = max(len(text) + max(wanted, 1) - 1 for text, (_, wanted) in zip(texts, steps, strict=True))
+    draft, given = made(model, room), []
+    for text, (_, wanted) in zip(texts, steps, strict=True):
         before = list(text)
         guesses = draft(text, wanted)
         if text != before:
@@ -545,6 +549,7 @@ class Said:
 
     def __init__(self, offered: int, wrong: int) -> None:
         self.offered, self.wrong, self.calls, self.wanted = offered, wrong, 0, 0
+        self.given: list[tuple[list[int], list[int]]] = []  # each list that was given, and what was in it
 
     def __call__(self, tokens: list[int], n: int) -> list[int]:
         self.calls += 1
@@ -553,12 +558,18 @@ class Said:
         self.wanted += n
         places = [i for i, token in enumerate(tokens[:-1]) if token == tokens[-1]]
         guesses = tokens[places[-1] + 1 :][: min(n, self.offered)] if places else []
-        return [token + 1000 if (self.calls + i) % 3 < self.wrong else token for i, token in enumerate(guesses)]
+        given = [token + 1000 if (self.calls + i) % 3 < self.wrong else token for i, token in enumerate(guesses)]
+        self.given.append((given, list(given)))
+        return given
 
 
 def runs_counted(function: Any, prompt: list[int], written: list[int], guesses: int, rule: list[int]) -> int:
     """How many runs the function counts, with guesses by a rule."""
-    return int(function(Said(*rule), list(prompt), list(written), guesses))
+    said = Said(*rule)
+    count = int(function(said, list(prompt), list(written), guesses))
+    if any(given != before for given, before in said.given):
+        raise ValueError("runs_needed changed a list of guesses that propose returned; propose may use it again")
+    return count
 
 
 def guesses_wanted(function: Any, prompt: list[int], written: list[int], guesses: int, rule: list[int]) -> list[int]:

@@ -15,6 +15,7 @@ from .reference import (
     call_attention,
     cut,
     near_codes,
+    pick_one,
     right_asked,
     right_bound,
     right_bytes,
@@ -66,6 +67,7 @@ LLAMA: dict[str, Any] = {name: value for name, value in SMALL.items() if name !=
     "model_type": "llama",
     "tie_word_embeddings": False,
 }
+UNSAID: dict[str, Any] = {name: value for name, value in OTHER.items() if name != "tie_word_embeddings"}
 NO_GROUP = SMALL | {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 6, "hidden_size": 20}
 
 
@@ -98,6 +100,8 @@ LIMIT = Exercise(
         limit_case("a Qwen3 with a head of its own, weights of 2 bytes", OTHER, 11, 2),
         limit_case("a Llama, weights of 1 byte and a cache of 2", LLAMA, 30, 1, 2),
         limit_case("more than float32 can count", OTHER | {"hidden_size": 5001, "vocab_size": 60_001}, 13, 1, 3),
+        limit_case("a config that does not say whether the head is tied", UNSAID, 9, 2),
+        limit_case("a Llama with a head_dim in its config", LLAMA | {"head_dim": 14}, 17, 1, 2),
         limit_case("a Llama with a tied head", LLAMA | {"tie_word_embeddings": True, "hidden_size": 40}, 5, 2, 4),
     ],
 )
@@ -430,6 +434,9 @@ def step_case(name: str, g: int, V: int, want: int | None = None, close: float =
                 continue
             kept = (u[:g] * q[range(g), drafts] < p[range(g), drafts]).long()
             before = int(kept.cumprod(0).sum())
+            from_place = pick_one(p[g].tolist(), float(u[-1]))  # what another place's number would not give
+            if g and want == g and any(pick_one(p[g].tolist(), at) == from_place for at in u[g : 2 * g].tolist()):
+                continue
             later = g == 0 or want in (None, g) or int(kept.sum()) > before or want == g - 1
             if want is None or (before == want and later):
                 return [p, q, drafts, u]
@@ -565,7 +572,8 @@ DRAFT = Exercise(
 
 def lookup_case(name: str, length: int, vocabulary: int, n: int, longest: int, kind: str = "", **more: Any) -> Case:
     """kind: "none" for a last token that is new; "tail" for a tail that comes twice before, and its last token once more; "single" for
-    its last token alone, "first" for that at the beginning; "same" for one token."""
+    its last token alone, "first" for that at the beginning; "same" for one token; "digit" for a last id of one digit, with
+    which earlier ids end."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         size = draw.size("length", length, length + 1, length + 3)
@@ -581,6 +589,9 @@ def lookup_case(name: str, length: int, vocabulary: int, n: int, longest: int, k
             tokens[5 if kind == "single" else 0] = tokens[-1]
         if kind == "same":
             tokens = tokens[:1] * size
+        if kind == "digit":
+            digit = draw.size("digit", 2, 3, 5)
+            tokens = [10 * (1 + token // 10) + digit for token in tokens[:-1]] + [digit]
         return [tokens, n, longest]
 
     return Case(name, draw_args, **more)
@@ -603,6 +614,7 @@ LOOKUP = Exercise(
         lookup_case("the last token was the first of the text", 17, 800, 3, 1, "first"),
         lookup_case("a match far back in a text of 300 tokens", 300, 70_000, 4, 3, "tail"),
         lookup_case("how many guesses come where nothing matches", 15, 30, 4, 3, "none", **HOW_MANY),
+        lookup_case("how many come where the last id is a digit of others", 16, 80, 5, 2, "digit", **HOW_MANY),
         lookup_case("one token, again and again", 9, 20, 6, 5, "same"),
         lookup_case("how many come after a text of one token", 1, 40, 3, 2, "same", **HOW_MANY),
         lookup_case("a text of two equal tokens", 2, 50, 4, 4, "same"),
@@ -650,8 +662,10 @@ REPLAY = Exercise(
 def speed_case(name: str, acceptance: float, guesses: int, *costs: float) -> Case:
     def draw_args(draw: Draw) -> Sequence[Any]:
         a = acceptance if acceptance in (0.0, 1.0) else draw.number("a", round(100 * acceptance), 30, 95) / 100
+        if 0.999 < acceptance < 1:
+            a = 1 - draw.number("rejected", round(10_000 * (1 - acceptance)), 4, 8) / 10_000
         drawn = [draw.number(f"cost {i}", round(100 * cost), 5, 250) / 100 for i, cost in enumerate(costs)]
-        return [a, draw.number("g", guesses, 1, 9) if guesses else 0, *drawn]
+        return [a, draw.number("g", guesses, *((1, 9) if guesses < 100 else (150, 250))) if guesses else 0, *drawn]
 
     return Case(name, draw_args)
 
@@ -669,6 +683,7 @@ SPEED_UP = Exercise(
         speed_case("every guess is right", 1.0, 4, 0.3, 1.2),
         speed_case("no guess is right", 0.0, 6, 0.05, 2.0),
         speed_case("no guess at all", 0.7, 0, 0.4, 1.3),
+        speed_case("5 of 10,000 guesses are wrong, and there are 200", 0.9995, 200, 0.1),
     ],
 )
 

@@ -217,10 +217,10 @@ def bytes_for_a_token(config: Config, context: int, weight_bytes: int = 4, cache
     """How many bytes are read to decode one token of one text, with `context` tokens in the cache before it.
 
     Each weight that is used counts once, in numbers of weight_bytes: of every layer, the last norm, the head, and one
-    row of the embedding, which does not count again where the head is the embedding (config.tie_word_embeddings). The keys
-    and values of `context` tokens count in numbers of cache_bytes.
+    row of the embedding, which does not count again where the head is the embedding (config.tie_word_embeddings; a config
+    without that field has a head of its own). The keys and values of `context` tokens count in numbers of cache_bytes.
     config: of a Llama or a Qwen3 (model_type "qwen3", which has a q_norm and a k_norm of head_dim in each layer); no
-    biases. The head's width is `head_dim(config)`.
+    biases. An attention head's width is `head_dim(config)`.
     """
     ### BEGIN SOLUTION
     D, width = config.hidden_size, head_dim(config)

@@ -156,7 +156,7 @@ def bytes_of_shapes(config: Config, context: int, weight_bytes: int = 4, cache_b
     layer = [(q, D), (kv, D), (kv, D), (D, q), (F_, D), (F_, D), (D, F_), (D, 1), (D, 1)]
     if config.model_type == "qwen3":
         layer += [(width, 1), (width, 1)]
-    others = [(D, 1), (config.vocab_size, D)] + ([] if config.tie_word_embeddings else [(D, 1)])
+    others = [(D, 1), (config.vocab_size, D)] + ([] if config.get("tie_word_embeddings") else [(D, 1)])
     numbers = sum(a * b for a, b in layer * config.num_hidden_layers + others)
     return numbers * weight_bytes + config.num_hidden_layers * context * 2 * kv * cache_bytes
 
@@ -166,7 +166,7 @@ def bytes_on_meta(config: Config, context: int, weight_bytes: int = 4, cache_byt
     with torch.device("meta"):
         model = LESSON.solutions["CausalLM"](Config(dict(config) | {"rms_norm_eps": 1e-6}))
     numbers = sum(p.numel() for p in model.parameters())
-    if not config.tie_word_embeddings:
+    if not config.get("tie_word_embeddings"):
         numbers -= (config.vocab_size - 1) * config.hidden_size
     per_token = sum(p.shape[0] for name, p in model.named_parameters() if "k_proj" in name or "v_proj" in name)
     return numbers * weight_bytes + context * per_token * cache_bytes

@@ -31,7 +31,7 @@ def right_bytes(config: Config, context: int, weight_bytes: int = 4, cache_bytes
     with torch.device("meta"):
         model: Any = (LlamaForCausalLM if is_llama(config) else Qwen3ForCausalLM)(reference_config(config))
     weights = sum(parameter.numel() for parameter in model.parameters())
-    if not config.tie_word_embeddings:
+    if model.lm_head.weight is not model.model.embed_tokens.weight:
         weights -= model.model.embed_tokens.weight[1:].numel()
     return weights * weight_bytes + bytes_at(config, context, element_bytes=cache_bytes)
 

@@ -256,7 +256,11 @@ def slots_written(
 
 
 def in_parts(function: Any, tokens: list[int], block_size: int) -> list[int]:
-    """Each hash as four numbers of 16 bits, and before them how many hashes there are."""
+    """Each hash as four numbers of 16 bits, and before them how many hashes there are.
+
+    A text whose first token alone is another comes before.
+    """
+    function([token + 1 if place == 0 else token for place, token in enumerate(tokens)], block_size)
     hashes = function(list(tokens), block_size)
     if not all(isinstance(each, int) and 0 <= each < 2**64 for each in hashes):
         raise ValueError("a hash is to be an int from 0 to 2**64 - 1")
@@ -534,13 +538,16 @@ def idle_step(
 
 
 def share(function: Any, requests: list[list[int]], policy: int, size: int) -> float:
-    """The share for a policy of the check's own. policy: 0 reserves `size`, 1 blocks of `size`, 2 grows by squares, 3 nothing."""
+    """The share for a policy of the check's own. policy: 0 reserves `size`, 1 blocks of `size`, 2 grows by squares, 3 nothing,
+    4 `size` once there is a token of the answer."""
 
     def reserve(prompt: int, answer: int, written: int) -> int:
         if policy == 0:
             return size
         if policy == 1:
             return -(-(prompt + written) // size) * size
+        if policy == 4:
+            return size if written else 0
         return 0 if policy == 3 else prompt + written * written + size + answer
 
     return float(function([tuple(each) for each in requests], reserve))

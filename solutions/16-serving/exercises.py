@@ -29,15 +29,21 @@ from .reference import (
     right_share,
     right_table,
     rope_table,
+    transformers_hashes,
 )
 
 # Memory
 
 
-def waste_case(name: str, requests: Sequence[Sequence[int]], policy: int, size: int) -> Case:
+def waste_case(name: str, requests: Sequence[Sequence[int]], policy: int, size: int, alike: bool = False) -> Case:
+    """alike: whether all prompts stay as long as each other."""
+
     def draw_args(draw: Draw) -> Sequence[Any]:
         more = draw.number("more", 0, 1, 9)
-        varied = [[prompt + more * (i + 1), answer + more * (i > 0)] for i, (prompt, answer) in enumerate(requests)]
+        varied = [
+            [prompt + more * (1 if alike else i + 1), answer + more * (i > 0)]
+            for i, (prompt, answer) in enumerate(requests)
+        ]
         return [varied, policy, size]
 
     return Case(name, draw_args)
@@ -57,6 +63,10 @@ WASTE = Exercise(
         waste_case("blocks of 8", [[10, 7], [5, 21], [16, 1]], 1, 8),
         waste_case("a policy that grows in a way of its own", [[4, 6], [9, 3], [7, 8], [30, 2]], 2, 11),
         waste_case("one request", [[12, 9]], 1, 4),
+        waste_case("fewer slots than tokens: a share above 1", [[14, 5], [8, 20]], 0, 6),
+        waste_case("a request without an answer", [[8, 0], [5, 2]], 0, 30),
+        waste_case("two prompts of one length", [[5, 2], [5, 4]], 2, 7, alike=True),
+        waste_case("nothing is reserved before the first token of an answer", [[4, 2], [9, 3]], 4, 25),
         Case("nothing is reserved: a thousand times the share", lambda draw: [[[5, 3], [2, 4]], 3, 7], **NOTHING),
         Case("no request: a thousand times the share", lambda draw: [[], 0, 9], **NOTHING),
     ],
@@ -358,6 +368,14 @@ def hash_case(name: str, length: int, block_size: int, vocabulary: int, **more: 
     return Case(name, draw_args, **more)
 
 
+def short_hash(draw: Draw) -> Sequence[Any]:
+    """Two blocks, of which the first has a hash below 2^56."""
+    while True:
+        tokens = draw.tokens(5000, 6).tolist()
+        if transformers_hashes(tokens, 3)[0] < 2**56:
+            return [tokens, 3]
+
+
 NONE_FULL = {"drive": drives.how_many_hashes, "right": lambda *args: right_hashes(*args)[:1]}
 HASHES = Exercise(
     name="serving.hashes",
@@ -372,6 +390,7 @@ HASHES = Exercise(
         hash_case("three blocks of 5, whose last is not full", 14, 5, 70),
         hash_case("blocks that are full to the last token", 24, 8, 30),
         hash_case("large ids", 13, 3, 200_000),
+        Case("a hash whose highest byte is 0", short_hash),
         Case("equal blocks", lambda draw: [draw.tokens(40, 2).tolist() * 5, 2]),
         hash_case("how many hashes a text shorter than a block has", 6, 7, 60, **NONE_FULL),
         hash_case("how many hashes no text has", 0, 6, 61, **NONE_FULL),
@@ -645,6 +664,9 @@ SCHEDULE = Exercise(
             True,
         ),
         schedule_case(
+            "preempted beside one that has written the same", [5, 4, 20, 17], [[0, 8, 12, 8], [1, 8, 12, 8]], True
+        ),
+        schedule_case(
             "a beginning in memory, and too few blocks",
             [6, 4, 35, 14],
             [[0, 13, 6, 12], [1, 14, 9, 12], [2, 22, 2, 12]],
@@ -755,6 +777,9 @@ ENGINE = Exercise(
             [[0, 9, 14], [9, 17, 4]],
             goes_on=True,
             **PASSES,
+        ),
+        engine_case(
+            "the same, with a prompt that is half read", [30, 8, 10, 20], [[0, 38, 3, 38], [1, 38, 4, 38]], **PASSES
         ),
         engine_case("the same, where memory is short", [5, 4, 15, 16], [[0, 7, 9], [0, 6, 6], [1, 3, 2]], **PASSES),
         engine_case("nothing to do, and which tokens are Python ints (1: yes)", [10, 4, 30, 4], [[0, 6, 5]], **IDLE),

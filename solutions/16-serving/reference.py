@@ -30,6 +30,8 @@ def right_share(requests: Sequence[Sequence[int]], policy: int, size: int) -> fl
             slots += size * len(lengths)
         elif policy == 1:
             slots += sum(-(-length // size) * size for length in lengths)
+        elif policy == 4:
+            slots += size * answer
         elif policy == 2:
             slots += sum(prompt + (length - prompt) ** 2 + size + answer for length in lengths)
     return held / slots if slots else 0.0

@@ -144,7 +144,8 @@ def used_share(requests: Sequence[tuple[int, int]], reserve: Callable[[int, int,
 
     requests: lengths (prompt, answer). A request has a moment for each number of tokens `written` from 0 to `answer`, the
     last included; it then holds prompt + written tokens. reserve(prompt, answer, written) says how many slots are
-    reserved for it in that moment. -> tokens held in all moments / slots reserved in all moments; 0.0 without any slots.
+    reserved for it in that moment. -> tokens held in all moments / slots reserved in all moments, above 1 where too few are
+    reserved; 0.0 without any slots.
     """
     ### BEGIN SOLUTION
     held = reserved = 0
@@ -217,7 +218,7 @@ class BlockPool:
         self.free = deque(range(num_blocks))
 
     def take(self) -> int:
-        """A free block, whose first reader is the caller. Raises MemoryError where none is free."""
+        """Any free block, whose first reader is the caller. Raises MemoryError where none is free."""
         ### BEGIN SOLUTION
         if not self.free:
             raise MemoryError("no block is free")
@@ -227,7 +228,7 @@ class BlockPool:
         ### END SOLUTION
 
     def share(self, block: int) -> None:
-        """One reader more. Raises ValueError where the block is free: nobody vouches for what it holds."""
+        """One reader more. Raises ValueError where the block is free: what it holds may be overwritten."""
         ### BEGIN SOLUTION
         if self.refs[block] == 0:
             raise ValueError(f"block {block} is free")
@@ -653,15 +654,15 @@ measured("serving.changed", stay[16, 100])
 class PrefixIndex:
     """Finds blocks in memory by the tokens up to their end. hashes: names the full blocks of a text, as block_hashes."""
 
-    def __init__(self, block_size: int, hashes: Callable[[Sequence[int], int], list[int]] = block_hashes):
+    def __init__(self, block_size: int, hashes: Callable[[list[int], int], list[int]] = block_hashes):
         self.block_size, self.hashes = block_size, hashes
         ### BEGIN SOLUTION
         self.block_of: dict[int, int] = {}  # hash -> block
         self.known: dict[int, tuple[int, list[int]]] = {}  # block -> its hash, and all tokens up to its end
         ### END SOLUTION
 
-    def add(self, tokens: Sequence[int], blocks: Sequence[int]) -> None:
-        """Know the full blocks of a text that is in memory. A hash that is taken stays as it is.
+    def add(self, tokens: list[int], blocks: list[int]) -> None:
+        """Know the full blocks of a text that is in memory. A hash that has a block already keeps that one.
 
         blocks: those of the text's beginning, in order. There may be fewer than it has full blocks, or more: what has no
         block, or no hash, is left out.
@@ -673,8 +674,8 @@ class PrefixIndex:
                 self.known[block] = name, tokens[: (i + 1) * self.block_size]
         ### END SOLUTION
 
-    def find(self, tokens: Sequence[int]) -> list[int]:
-        """The blocks, in order, that hold the beginning of a text: as many, from the first on, as are known.
+    def find(self, tokens: list[int]) -> list[int]:
+        """The blocks, in order, that hold the beginning of a text, up to the first that is not known.
 
         At least one token is left over, and each block's tokens, and all before them, are compared with the text's own.
         """
@@ -808,7 +809,7 @@ check("serving.queue", Queue)
 # The rules, as in vLLM's scheduler:
 #
 # 1. Running requests come first, in their order. Each gets as many of its unread tokens as the budget allows. One whose answer is being written has one unread token: the one that it wrote last.
-# 2. If there is no block for it, the newest running request is preempted, and another, until there is one, or until it was itself preempted.
+# 2. If blocks are missing for it, the newest running request is preempted, and another, until there are enough, or until it was itself preempted.
 # 3. Then waiting requests begin, in their order, while budget and places are left, with what the index finds. If the first does not fit into memory, nobody overtakes it. And after a preemption in this pass nobody begins: memory is short.
 #
 # There is no case for "prefill" and none for "decode". A request has tokens of which some have not been read. That is all.
@@ -1036,7 +1037,7 @@ class Clockwork(nn.Module):
 class Nothing(PrefixIndex):
     """An index that finds nothing."""
 
-    def find(self, tokens: Sequence[int]) -> list[int]:
+    def find(self, tokens: list[int]) -> list[int]:
         return []
 
 
@@ -1087,7 +1088,7 @@ def report(
     """(TTFTs, TPOTs, goodput) of requests that were served.
 
     requests: of each the time of its arrival, and the times at which its tokens came, of which there is at least one.
-    TTFT: from the arrival to the first token. TPOT: the mean gap between tokens after the first; 0.0 for a single token.
+    TTFT: from the arrival to the first token. TPOT: the mean gap between tokens, (last - first) / (tokens - 1); 0.0 for a single token.
     goodput: how many requests have both at most at their limits, for each unit of time from the first arrival to the
     last token of all.
     """

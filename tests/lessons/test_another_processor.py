@@ -5,7 +5,7 @@ ANOTHER_PROCESSOR=2 in the environment any test runs on such a machine.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -102,8 +102,14 @@ def test_two_machines_differ_and_gradients_are_rounded_too() -> None:
 # Lessons
 
 
+def every_second(declared: Any) -> Iterator[tuple[str, Any]]:
+    """Of each exercise's right programs the first, the third and so on."""
+    for exercise, others in dict(declared).items():
+        yield from programs({exercise: others[::2]})
+
+
 @every_lesson
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_every_solution_is_right(lesson: Lesson, seed: int) -> None:
     recorded, solutions = solved(lesson.name).recording, solved(lesson.name).solutions
     for name in recorded.exercises:
@@ -112,8 +118,9 @@ def test_every_solution_is_right(lesson: Lesson, seed: int) -> None:
         assert verdict.right, (name, verdict)
 
 
-@each("RIGHT", programs)
+@each("RIGHT", every_second)
 def test_another_right_program_is_right(lesson: Solved, item: Any) -> None:
+    """Of each exercise every second one; it takes several times as long as here."""
     name, other = item
     with another_processor(1):
         verdict = examine_here(lesson.recording, name, other)

@@ -23,7 +23,7 @@ from grader.recordings.recording import Recording
 
 pytestmark = pytest.mark.lesson
 
-TRIED = 6  # of a solution's places, for each kind
+TRIED = 4  # of a solution's places, for each kind
 
 
 def equivalents(lesson: Solved, exercise: str) -> dict[str, str]:

@@ -282,10 +282,11 @@ def one_of_each_kind(trace: Trace) -> list[str]:
 
 @pytest.mark.parametrize("name", ["Gemma 3", "Gemma 4", "gpt-oss", "DeepSeek-V3", "Qwen3-Next", "Nemotron-H"])
 def test_whichever_module_is_one_percent_off_is_the_culprit(name: str) -> None:
+    """Of each model every second module; where it begins is another from model to model."""
     small, trace = reference(name)
     paths = one_of_each_kind(trace)
     assert len(paths) > 15
-    for path in paths:
+    for path in paths[len(name) % 2 :: 2]:
         other = copy.deepcopy(small.model)
         module = other.get_submodule(path)
         forward = module.forward
