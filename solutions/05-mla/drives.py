@@ -203,17 +203,13 @@ def generated_despite_config(generate: Any, toy: Any, ids: Tensor, new_tokens: i
 
 
 def reading_of_the_text(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
-    """How many runs there are before the first token comes, how many tokens are read at first, how many at most later, and
-    how many behind the first out of its place."""
+    """How many tokens are read at first, how many at most later, and how many behind the first out of its place."""
     reader = Reader(toy, ids).eval()
-    given = iter(generate(reader, ids, new_tokens, ends))
-    first = [token for _, token in zip(range(1), given, strict=False)]
-    runs = len(reader.pieces)
-    written = python_ints([*first, *given])
+    written = python_ints(generate(reader, ids, new_tokens, ends))
     read = [token for cache in reader.made for token in cache.ids[0].tolist()]
     text = ids[0].tolist() + written
     first_wrong = next((i for i, token in enumerate(read) if text[i : i + 1] != [token]), len(read))
-    return [runs, sum(reader.pieces[:1]), max(reader.pieces[1:], default=0), len(read) - first_wrong]
+    return [sum(reader.pieces[:1]), max(reader.pieces[1:], default=0), len(read) - first_wrong]
 
 
 def room_short_and_spare(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:

@@ -190,9 +190,9 @@ def clipped(clip: Any, gradients: list[Tensor], max_norm: float, frozen: int = 0
     frozen: how many of the first parameters need no gradient any more, after theirs was computed.
     """
     parameters = [nn.Parameter(torch.zeros_like(gradient)) for gradient in gradients]
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient.clone()
-    held = [parameter.grad for parameter in parameters]
+    held = [gradient.clone() for gradient in gradients]
+    for parameter, own in zip(parameters, held, strict=True):
+        parameter.grad = own
     for parameter in parameters[:frozen]:
         parameter.requires_grad_(False)
     without = nn.Parameter(torch.zeros(2))
@@ -200,8 +200,8 @@ def clipped(clip: Any, gradients: list[Tensor], max_norm: float, frozen: int = 0
     if norm is None:
         raise TypeError("clip_gradients returned None; the norm belongs there")
     norm = torch.as_tensor(norm).detach().to(gradients[0].dtype).view(1)
-    for parameter, gradient in zip(parameters, held, strict=True):
-        if parameter.grad is not None and parameter.grad.data_ptr() != gradient.data_ptr():
+    for parameter, own in zip(parameters, held, strict=True):
+        if parameter.grad is not None and parameter.grad.data_ptr() != own.data_ptr():
             raise ValueError("clip_gradients put new tensors into `grad`; those that are there are scaled in place")
     left = [torch.zeros(0) if p.grad is None else p.grad.flatten() for p in parameters]
     return torch.cat([norm, *left, torch.tensor([float(without.grad is not None)], dtype=norm.dtype)])
