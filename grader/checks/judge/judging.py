@@ -157,7 +157,7 @@ def _notes(task: Task, verdict: Verdict, found: Suspects) -> tuple[str, ...]:
         but = (
             ", but that does not explain the other wrong cases."
             if partly
-            else ". Then other cases would be wrong too: what is different in them?"
+            else ". But that mistake makes other cases wrong too, which are right here: what is different in them?"
         )
         notes.append(f"In {where} it is what comes out when {name}{but}")
     scaled = all(finding.what.startswith("every value is") for finding in findings)  # a question would guess past it
