@@ -17,6 +17,8 @@ def explain_names(own: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tenso
     own: the module's names and shapes. wanted: the checkpoint's tensors. extra: names of the module's
     that the checkpoint would have to have and has not. What repeats from layer to layer is one line.
     """
+    if not extra and all(own.get(name) == tuple(tensor.shape) for name, tensor in wanted.items()):
+        return []
     lines, layers = _other_number_of_layers(own, wanted)
     missing = [name for name in wanted if name not in own and not name.startswith(layers)]
     for name in extra:

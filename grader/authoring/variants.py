@@ -31,7 +31,7 @@ from grader.tolerance import MARGIN, Tolerance, distance
 
 # Beyond what programs may have tables, masks and windows for by habit, each with the most numbers that a program may
 # make where it is asked with so many: a few milliseconds.
-LENGTHS = {1100: 4_000_000, 600: 10_000_000, 300: 4_000_000, 130: 4_000_000, 65: 4_000_000}
+LENGTHS = {1100: 4_000_000, 600: 6_000_000, 300: 4_000_000, 130: 4_000_000, 65: 4_000_000}
 DEAR = 300_000  # numbers that a case makes: one is asked in other ways only where no other case can be
 LOUD = 1e5  # above what masks of 1e4 hide
 LARGE = (
@@ -43,7 +43,7 @@ LARGE = (
 SMALL = 1e-3
 MORE_IDS = 300
 MANY_ROWS = 17
-MORE_LAYERS = 12
+MANY_LAYERS = 11  # more than a digit can count
 LARGER_MASK = 2100  # tokens more: float16 counts no further than 2,048
 FAR_CORNER = 600
 NEW_TOKENS = 2  # the place among the arguments of a generation at which stands how many tokens are to be written
@@ -238,7 +238,8 @@ def _of_rows(asked: Asked) -> Iterator[v.Variant]:
         yield v.OneRow((v.Take(axes, 0, 1, (0,)),))
         many = max(size + 1, MANY_ROWS)
         yield v.Rows((v.Take(axes, 0, many, tuple((size - 1 - i) % size for i in range(many))),))
-    yield v.SameRow((v.Take(axes, 0, max(size, 3), (0,) * max(size, 3)),))
+    else:
+        yield v.SameRow((v.Take(axes, 0, 3, (0,) * 3),))
 
 
 def _token_axes(exercise: Exercise, output: Tensor) -> list[int]:
@@ -323,7 +324,7 @@ def _of_values(task: Task, asked: Asked) -> Iterator[v.Variant]:
     config = case.build.get("config", {})
     for field in ("num_hidden_layers", "n_layer"):
         if config.get(field) and any(re.search(rf"(layers|h)\.{config[field] - 1}\.", name) for name in case.weights):
-            yield v.Deeper(field, config[field], MORE_LAYERS)
+            yield v.Deeper(field, config[field], max(1, MANY_LAYERS - config[field]))
     yield from _of_ids(case, output)
     for i, arg in enumerate(case.args):
         if any(isinstance(one, ToyLM) for one in case.args) and isinstance(arg, list) and arg:

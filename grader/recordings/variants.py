@@ -30,6 +30,23 @@ OTHER_FIELDS: dict[str, Any] = {
     "n_ctx": 3,
     "n_head": 5,
     "n_inner": 11,
+    "attention_bias": True,
+    "mlp_bias": True,
+    "qkv_bias": True,
+    "use_bias": True,
+    "use_qk_norm": True,
+    "use_sliding_window": True,
+    "parallel_residual": True,
+    "scale_attn_by_inverse_layer_idx": True,
+    "query_pre_attn_scalar": 3.0,
+    "norm_eps": 0.5,
+    "layer_norm_eps": 0.5,
+    "layer_norm_epsilon": 0.5,
+    "rms_norm_eps": 0.5,
+    "hidden_activation": "relu",
+    "activation_function": "relu",
+    "tie_word_embeddings": True,
+    "use_cache": False,
     "num_kv_heads": 3,
     "multi_query": True,
     "num_experts": 3,
@@ -163,7 +180,7 @@ class Rows(Taken):
 
 
 class SameRow(Taken):
-    """One row of a batch, in every place."""
+    """The only row of a batch, in every place of a larger one."""
 
 
 class OneToken(Taken):

@@ -58,7 +58,7 @@ def asked(recording: Recording, exercise: str) -> set[type[v.Variant]]:
 
 
 def test_what_the_reference_holds_is_asked(mixer: Recording) -> None:
-    of_rows = {v.OneRow, v.Rows, v.SameRow}
+    of_rows = {v.OneRow, v.Rows}
     of_tokens = {v.OneToken, v.Longer, v.SameLength, v.Loud}
     of_the_module = {v.Strided, v.Reloaded, v.Copied, v.Moved, v.Again, v.Training}
     assert asked(mixer, "toy.mixer") >= of_rows | of_tokens | of_the_module

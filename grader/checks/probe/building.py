@@ -33,6 +33,8 @@ def filled(module: nn.Module, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
         if detail:
             raise Stopped("parameters", "its parameters are not the checkpoint's, so weights can't be loaded", detail)
         load_weights(module, weights)
+        if next(module.buffers(), None) is None:
+            return ()
         parameters = dict(module.named_parameters(remove_duplicate=False))
         kept = [name for name in module.state_dict() if name not in weights and name not in parameters]
         if not kept:

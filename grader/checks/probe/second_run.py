@@ -176,9 +176,18 @@ def _after_another(given: Iterator[Any], task: Task, case: TaskCase, target: Any
 
 
 def use_for_own_other_numbers(task: Task, case: TaskCase, used: Any) -> None:
-    """Use a module or a function for a case's arguments with other numbers, whatever that gives."""
+    """Use a module or a function for a case's arguments with other numbers, whatever that gives.
+
+    A module's whole numbers, such as a window, are others too, and those that only another case gives are given: but
+    where a drive has its own use for them.
+    """
     with torch.no_grad(), contextlib.suppress(Stopped):
-        use(task, case, used, *tree_map(_other, fresh_args(case, device_of(used))))
+        others = tree_map(_other, fresh_args(case, device_of(used)))
+        if not task.function and not task.drive:
+            others = [arg + 1 if type(arg) is int else arg for arg in others]
+            further = max((c.args[len(others) :] for c in task.cases), key=len)
+            others += further if all(type(arg) is int for arg in further) else ()
+        use(task, case, used, *others)
 
 
 def _shapes(case: TaskCase) -> list[Any]:

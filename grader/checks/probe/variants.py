@@ -23,10 +23,11 @@ from grader.tolerance import agree
 
 Between = Callable[[nn.Module | None], None]
 
-# What is asked at once, since all of it must give the same, or rows of it: only where it does not, one after the other.
-# The last use the module up.
+# What is asked at once, since all of it must give the same, or rows or tokens of it: only where it does not, one after
+# the other. The last use the module up.
 AT_ONCE: tuple[tuple[type[v.Variant], ...], ...] = (
-    (v.Vocabulary, v.Fields, v.Moved, v.SameRow),
+    (v.Vocabulary, v.Fields, v.Moved, v.Longer),
+    (v.SameRow, v.SameLength, v.Deeper),
     (v.Loud,),
     (v.Rows, v.Strided, v.Training, v.Again, v.Copied),
 )
@@ -69,7 +70,7 @@ def _at_once(variants: Sequence[v.Variant]) -> list[list[v.Variant]]:
     groups: dict[tuple[int, int], list[v.Variant]] = {}
     for place, kinds in enumerate(AT_ONCE):
         for one in variants:
-            if isinstance(one, kinds):
+            if type(one) in kinds:
                 groups.setdefault((place, one.along if isinstance(one, v.Loud) else 0), []).append(one)
     found = [group for group in groups.values() if len(group) > 1]
     left = [one for one in variants if not any(one in group for group in found)]
@@ -93,12 +94,13 @@ class _Asking:
         """What comes out for several variants of which each must give the same."""
         case = reduce(TaskCase.varied, group, self.case)
         try:
-            kinds = {type(one) for one in group}
-            used = self._copy() if v.Copied in kinds else self._module(group[0], case, v.Moved in kinds)
+            used = self._module(group, case)
             output = self._output(group, case, used)
-            if agree(output, reduce(lambda out, one: one.wanted(out), group, self.own)):
-                rows = [one for one in group if isinstance(one, v.Taken)]  # of which others than the recorded came out
-                return {one: Varied(one.wanted(self.own) if rows and one not in rows else output) for one in group}
+            known = reduce(lambda out, one: one.without_end(out), group, output)
+            if agree(known, reduce(lambda out, one: one.wanted(out), group, self.own)):
+                taken = [one for one in group if isinstance(one, v.Taken)]  # others than the recorded came out
+                real = group if not taken else taken if len(taken) == 1 else []
+                return {one: Varied(output if one in real else one.wanted(self.own)) for one in group}
         except (Stopped, RuntimeError, IndexError):  # told of the one that it is due to
             pass
         return {one: self.asked(one) for one in group}
@@ -108,7 +110,7 @@ class _Asking:
         case = self.case.varied(variant)
         output = problem = None
         try:
-            used = self._module(variant, case, isinstance(variant, v.Moved))
+            used = self._module([variant], case)
             output = self._output([variant], case, used)
         except Stopped as stopped:
             problem = stopped.problem
@@ -140,23 +142,25 @@ class _Asking:
         except (RuntimeError, IndexError):
             return False
 
-    def _module(self, variant: v.Variant, case: TaskCase, moves: bool = False) -> Any:
-        """The module that is asked. moves: to where the input is. Raises Stopped where it can't be made."""
-        if isinstance(variant, v.SameLength):
-            self._run_before(variant.before)
+    def _module(self, variants: Sequence[v.Variant], case: TaskCase) -> Any:
+        """The module that is asked. Raises Stopped where it can't be made."""
+        kinds = {type(one) for one in variants}
+        for one in variants:
+            if isinstance(one, v.SameLength):
+                self._run_before(one.before)
         if self.task.function:
             return self.target
-        if isinstance(variant, v.Reloaded):
+        if v.Reloaded in kinds:
             return self._reloaded()
-        if isinstance(variant, v.Copied):
+        if v.Copied in kinds:
             return self._copy()
-        if moves:
+        if v.Moved in kinds:  # to where the input is
             with following():
                 module = constructed(self.target, configured(case.build))
             filled(module, case.weights)
             arrived(module)
             return module
-        return build_module(self.target, case)[0] if variant.own_module else self.shared()
+        return build_module(self.target, case)[0] if any(one.own_module for one in variants) else self.shared()
 
     def shared(self) -> Any:
         """The module that variants share."""
