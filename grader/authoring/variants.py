@@ -31,7 +31,7 @@ from grader.tolerance import MARGIN, Tolerance, distance
 
 # Beyond what programs may have tables, masks and windows for by habit, each with the most numbers that a program may
 # make where it is asked with so many: a few milliseconds.
-LENGTHS = {1100: 4_000_000, 600: 6_000_000, 300: 4_000_000, 130: 4_000_000, 65: 4_000_000}
+LENGTHS = {1100: 4_000_000, 600: 10_000_000, 300: 4_000_000, 130: 4_000_000, 65: 4_000_000}
 DEAR = 300_000  # numbers that a case makes: one is asked in other ways only where no other case can be
 LOUD = 1e5  # above what masks of 1e4 hide
 LARGE = (
@@ -43,7 +43,7 @@ LARGE = (
 SMALL = 1e-3
 MORE_IDS = 300
 MANY_ROWS = 17
-MANY_LAYERS = 11  # more than a digit can count
+MANY_LAYERS = 13  # more than a dozen, which a program may take for enough
 LARGER_MASK = 2100  # tokens more: float16 counts no further than 2,048
 FAR_CORNER = 600
 NEW_TOKENS = 2  # the place among the arguments of a generation at which stands how many tokens are to be written
@@ -64,6 +64,11 @@ class Asked:
         with torch.no_grad(), quietly([]):
             output = self.run(self.case.varied(variant)).detach()
         return (variant.picked(output) if isinstance(variant, v.Large) else variant.end(output)).clone()
+
+    def size(self, variant: v.Variant, along: int) -> int:
+        """How long an axis of the output is where the case is asked so."""
+        with torch.no_grad(), quietly([]):
+            return self.run(self.case.varied(variant)).shape[along]
 
     def holds(self, variant: v.Variant, end: Tensor | None = None) -> bool:
         """Whether the reference gives what the variant promises, with room for rounding. end: as `end` gave it."""
@@ -98,6 +103,11 @@ def with_variants_chosen(
             continue
         if isinstance(variant, v.AsDict) and not _takes_any_mapping(target):
             continue
+        if isinstance(variant, v.MoreAxes | v.OneAxis) and not _takes_any_axes(target):
+            continue
+        if isinstance(variant, v.Fields) and type(variant) in (v.Fields, v.Nulls):
+            of = type(variant)
+            variant = of(tuple(n for n in variant.names if _solution_holds(task, one, of((n,)), target, None)))
         end = one.end(variant) if isinstance(variant, v.Longer | v.Large) and one.holds(variant) else None
         if isinstance(variant, v.Large) and (end is None or not _is_told_by(end)):
             continue
@@ -150,8 +160,8 @@ def _holds_there(task: Task, asked: Asked, variant: v.Variant, target: Any, end:
 def _kind(variant: v.Variant, case: TaskCase, output: Tensor) -> Any:
     """What is asked once: of fields, in each case of a function; of loud tokens, for each argument; of large ones, for
     each word among the arguments too, which says what is computed; and so on."""
-    if type(variant) is v.Fields:
-        return v.Fields, None if case.build else case.name
+    if type(variant) in (v.Fields, v.Nulls):
+        return type(variant), None if case.build else case.name
     if isinstance(variant, v.Scaled):
         return v.Scaled, variant.argument, *(arg for arg in case.args if isinstance(arg, str))
     if isinstance(variant, v.Loud):
@@ -172,6 +182,11 @@ def _asked_of_the_reference(variant: v.Variant) -> bool:
     A reference may have dropout, and transformers writes one token at least.
     """
     return not isinstance(variant, v.Training | v.Reloaded | v.Copied | v.Moved | v.Again | v.Fewer)
+
+
+def _takes_any_axes(target: Any) -> bool:
+    """Whether the docstring of a solution promises to take an input of any number of axes."""
+    return "[..." in f"{inspect.getdoc(target)}{inspect.getdoc(getattr(target, 'forward', None))}"
 
 
 def _takes_any_mapping(target: Any) -> bool:
@@ -230,6 +245,9 @@ def _candidates(exercise: Exercise, task: Task, asked: Asked, others: Sequence[A
 def _of_rows(asked: Asked) -> Iterator[v.Variant]:
     if not asked.output.ndim:
         return
+    if len(asked.case.args) == 1 and _is_float(asked.case.args[0]) and asked.case.args[0].ndim > 1:
+        yield v.MoreAxes()
+        yield v.OneAxis()
     size = len(asked.output)
     axes = _axes(asked, 0, tuple(reversed(range(size))) if size > 1 else (0, 0, 0), 3 if size == 1 else size)
     if axes is None:
@@ -334,6 +352,11 @@ def _of_values(task: Task, asked: Asked) -> Iterator[v.Variant]:
         kept = tuple(n for n in v.OTHER_FIELDS if config.get(n) is None and asked.holds(v.Fields((n,))))
         if kept:
             yield v.Fields(kept)
+        nulls = tuple(n for n in v.NULL_FIELDS if n not in config and asked.holds(v.Nulls((n,))))
+        if nulls:
+            yield v.Nulls(nulls)
+        if "rope_theta" in config and not {"rope_scaling", "rope_parameters"} & set(config):
+            yield v.RopeParameters(("rope_theta",))
         if config.get("sliding_window") and "sliding_attention" not in config.get("layer_types", ["sliding_attention"]):
             yield v.NullWindow(("sliding_window",))
     if task.function and any(isinstance(arg, Config) for arg in case.args) and place is None:
@@ -389,7 +412,8 @@ def _axes(
         options.append([(), *both, *((axis,) for axis in alike)])
     every = sorted(itertools.product(*options), key=lambda axes: sum(map(len, axes)))
     for axes in reversed(every[1:]) if most else every[1:]:
-        if asked.holds(v.Taken((v.Take(axes, along, keep, tuple(index)),))):
+        taken = v.Taken((v.Take(axes, along, keep, tuple(index)),))
+        if asked.holds(taken) and asked.size(taken, along) == len(index):
             return axes
     return None
 

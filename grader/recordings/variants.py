@@ -69,6 +69,18 @@ OTHER_FIELDS: dict[str, Any] = {
     "torch_dtype": "float64",
 }
 
+# Fields that many a file has, and that are null where they say nothing.
+NULL_FIELDS = (
+    "head_dim",
+    "sliding_window",
+    "rope_scaling",
+    "num_global_key_value_heads",
+    "layer_types",
+    "indexer_types",
+    "q_lora_rank",
+    "pad_token_id",
+)
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -185,6 +197,26 @@ class SameRow(Taken):
 
 class OneToken(Taken):
     """The first token alone."""
+
+
+class MoreAxes(Variant):
+    """An input with further axes of size 1: in front, and before its last one."""
+
+    def args(self, args: Values) -> Values:
+        return tuple(_with_more_axes(arg) for arg in args)
+
+    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
+        return _with_more_axes(recorded)
+
+
+class OneAxis(Variant):
+    """The first vector of an input alone."""
+
+    def args(self, args: Values) -> Values:
+        return tuple(_first_vector(arg) for arg in args)
+
+    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
+        return _first_vector(recorded)
 
 
 @dataclass(frozen=True)
@@ -506,6 +538,22 @@ class NullWindow(Fields):
         return {**config, **dict.fromkeys(self.names)}
 
 
+class Nulls(Fields):
+    """Fields that are missing in the config are null in it, as many files have them."""
+
+    def _with_fields(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        return {**config, **dict.fromkeys(self.names)}
+
+
+class RopeParameters(Fields):
+    """A config whose RoPE stands in `rope_parameters`, as transformers 5 writes it."""
+
+    def _with_fields(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        rope = {name: config[name] for name in self.names}
+        left = {name: value for name, value in config.items() if name not in self.names}
+        return {**left, "rope_parameters": {"rope_type": "default", **rope}}
+
+
 class AsDict(Variant):
     """A config given as a plain dict."""
 
@@ -568,6 +616,14 @@ class DoubleWeights(Variant):
 def _with(args: Values, others: Mapping[int, Any]) -> Values:
     """The arguments with others in some places."""
     return tuple(others.get(place, arg) for place, arg in enumerate(args))
+
+
+def _with_more_axes(tensor: Tensor) -> Tensor:
+    return tensor.unsqueeze(-2).unsqueeze(0)
+
+
+def _first_vector(tensor: Tensor) -> Tensor:
+    return tensor.flatten(0, -2)[0]
 
 
 def strided(leaf: Any) -> Any:

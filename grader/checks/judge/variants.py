@@ -272,6 +272,22 @@ _TOLD: dict[type[v.Variant], tuple[str, str]] = {
         "it is another where the config also has fields of other families",
         "Read the fields that this family has, by their own names; others say nothing here.",
     ),
+    v.Nulls: (
+        "it is another where fields that are missing in the config are null in it",
+        "A field that is null says as little as one that is missing: `config.get(name)` is None for both.",
+    ),
+    v.RopeParameters: (
+        "it is another where the config has RoPE's base in `rope_parameters`, as transformers 5 writes it",
+        "Read it where the lesson does, with `rope_theta(config)`.",
+    ),
+    v.MoreAxes: (
+        "with further axes of size 1, in front and before the last one, it is not the same",
+        "`...` in a shape stands for any number of axes, of any sizes: count from the last, with -1.",
+    ),
+    v.OneAxis: (
+        "for one vector alone, of a single axis, it is not the same",
+        "`...` in a shape stands for any number of axes, none included: count from the last, with -1.",
+    ),
     v.NullWindow: (
         "it is another where the config's `sliding_window` is null, and no layer slides",
         "Read the window where a layer of kind sliding_attention needs it: without one there may be none.",

@@ -26,7 +26,7 @@ Between = Callable[[nn.Module | None], None]
 # What is asked at once, since all of it must give the same, or rows or tokens of it: only where it does not, one after
 # the other. The last use the module up.
 AT_ONCE: tuple[tuple[type[v.Variant], ...], ...] = (
-    (v.Vocabulary, v.Fields, v.Moved, v.Longer),
+    (v.Vocabulary, v.Fields, v.Nulls, v.RopeParameters, v.Moved, v.Longer),
     (v.SameRow, v.SameLength, v.Deeper),
     (v.Loud,),
     (v.Rows, v.Strided, v.Training, v.Again, v.Copied),
@@ -166,6 +166,9 @@ class _Asking:
         """The module that variants share."""
         if self.used is None:
             self.used = build_module(self.target, self.case)[0]
+            short = next((one for one in self.case.variants if isinstance(one, v.OneToken)), None)
+            if short:  # what is made for the first text alone is too small for all others
+                use_for_own_other_numbers(self.task, self.case.varied(short), self.used)
             use_for_own_other_numbers(self.task, self.case, self.used)
         return self.used
 
