@@ -108,6 +108,8 @@ def with_variants_chosen(
         if isinstance(variant, v.Fields) and type(variant) in (v.Fields, v.Nulls):
             of = type(variant)
             variant = of(tuple(n for n in variant.names if _solution_holds(task, one, of((n,)), target, None)))
+            if not variant.names:
+                continue
         end = one.end(variant) if isinstance(variant, v.Longer | v.Large) and one.holds(variant) else None
         if isinstance(variant, v.Large) and (end is None or not _is_told_by(end)):
             continue

@@ -531,18 +531,15 @@ class Fields(Variant):
         return {**config, **{name: OTHER_FIELDS[name] for name in self.names}}
 
 
-class NullWindow(Fields):
-    """A window that is null in the config, where no layer slides."""
-
-    def _with_fields(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        return {**config, **dict.fromkeys(self.names)}
-
-
 class Nulls(Fields):
     """Fields that are missing in the config are null in it, as many files have them."""
 
     def _with_fields(self, config: Mapping[str, Any]) -> dict[str, Any]:
         return {**config, **dict.fromkeys(self.names)}
+
+
+class NullWindow(Nulls):
+    """A window that is null in the config, where no layer slides."""
 
 
 class RopeParameters(Fields):

@@ -326,6 +326,110 @@ def test_a_second_call_reads_its_own_arguments(stack: Recording) -> None:
     assert "no longer so once the same module was used for something else" in told_of(stack, "toy.stack", Keeps)
 
 
+def test_what_is_made_for_a_short_text_is_too_small_for_a_longer_one(mixer: Recording) -> None:
+    def keeps(module: Any, x: Tensor) -> Tensor:
+        T = x.shape[-2]
+        kept = module.__dict__.setdefault("kept", torch.ones(T, T, dtype=torch.bool).tril())
+        return module.proj((x @ x.mT).masked_fill(~kept[:T, :T], float("-inf")).softmax(-1) @ x)  # type: ignore[no-any-return]
+
+    assert "no longer so once the same module was used for something else" in told_of(
+        mixer, "toy.mixer", with_forward(keeps)
+    )
+
+
+def test_a_second_call_reads_its_own_window() -> None:
+    class Windowed(nn.Module):
+        def __init__(self, config: Config) -> None:
+            super().__init__()
+            self.proj = nn.Linear(config.width, config.width)
+
+        def mask(self, T: int, window: int | None) -> Tensor:
+            return torch.ones(T, T).tril().triu(-T if window is None else 1 - window)
+
+        def forward(self, x: Tensor, window: int | None = None) -> Tensor:
+            seen = self.mask(x.shape[1], window)
+            return self.proj(seen / seen.sum(-1, keepdim=True) @ x)  # type: ignore[no-any-return]
+
+    class Keeps(Windowed):
+        def mask(self, T: int, window: int | None) -> Tensor:
+            masks: dict[int, Tensor] = self.__dict__.setdefault("masks", {})
+            return masks.setdefault(T, super().mask(T, window))
+
+    def case(name: str, width: int, length: int, *window: int) -> Case:
+        return Case(name, lambda draw: [draw.normal(2, length, width), *window], {"config": {"width": width}})
+
+    cases = [case("6 tokens", 5, 6), case("a window of 3", 4, 7, 3)]
+    recording = recorded_with_variants(Exercise("toy.windowed", "Windowed", Windowed, cases, axes="B T D"), Windowed)
+    assert examine_here(recording, "toy.windowed", Windowed).right
+    assert "gives another output in a second run, after other inputs" in told_of(recording, "toy.windowed", Keeps)
+
+
+class Sized(nn.Module):
+    """x: [..., width] -> [..., width], each number times the root of RoPE's base and of a head's width."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.proj = nn.Linear(config.width, config.width)
+        self.factor = self.theta(config) ** 0.5 * (config.get("head_dim") or 4) ** 0.5
+
+    def theta(self, config: Config) -> float:
+        return float(config.get("rope_parameters", config)["rope_theta"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x) * self.factor  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def sized() -> Recording:
+    def case(name: str, width: int, **head_dim: int) -> Case:
+        build = {"config": {"width": width, "rope_theta": 3.0, **head_dim}}
+        return Case(name, lambda draw: [draw.normal(2, 3, width)], build)
+
+    cases = [case("no head_dim", 5), case("a head_dim", 7, head_dim=6)]
+    return recorded_with_variants(Exercise("toy.sized", "Sized", Sized, cases), Sized)
+
+
+def test_a_null_field_is_a_missing_one(sized: Recording) -> None:
+    class Default(Sized):
+        def __init__(self, config: Config) -> None:
+            super().__init__(config)
+            self.factor = self.theta(config) ** 0.5 * config.get("head_dim", 4) ** 0.5
+
+    assert examine_here(sized, "toy.sized", Sized).right
+    assert "fields that are missing in the config are null in it" in told_of(sized, "toy.sized", Default)
+
+
+def test_the_base_of_rope_is_read_from_both_places(sized: Recording) -> None:
+    class TopLevel(Sized):
+        def theta(self, config: Config) -> float:
+            return float(config.rope_theta)
+
+    assert "has RoPE's base in `rope_parameters`" in told_of(sized, "toy.sized", TopLevel)
+
+
+def test_any_number_of_axes_is_taken_where_the_docstring_says_so(sized: Recording) -> None:
+    class Three(Sized):
+        def forward(self, x: Tensor) -> Tensor:
+            B, T, D = x.shape
+            return super().forward(x.view(B * T, D)).view(B, T, D)
+
+    class AtLeastTwo(Sized):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.flatten(0, -2)).view(*x.shape) if x.ndim > 1 else super().forward(x[0])
+
+    assert "with further axes of size 1" in told_of(sized, "toy.sized", Three)
+    assert "for one vector alone" in told_of(sized, "toy.sized", AtLeastTwo)
+
+
+def test_no_other_number_of_axes_is_asked_where_the_docstring_says_nothing_of_it() -> None:
+    def doubled(x: Tensor) -> Tensor:
+        return 2 * x
+
+    cases = [Case(str(n), lambda draw, n=n: [draw.normal(n, 3)]) for n in (2, 5)]  # type: ignore[misc]
+    recording = recorded_with_variants(Exercise("toy.doubled", "doubled", doubled, cases, function=True), doubled)
+    assert not {v.MoreAxes, v.OneAxis} & asked(recording, "toy.doubled")
+
+
 def test_an_argument_that_only_scales_the_output_is_no_number_to_cut() -> None:
     def product(x: Tensor, weights: Tensor) -> Tensor:
         return x * weights

@@ -278,7 +278,7 @@ _TOLD: dict[type[v.Variant], tuple[str, str]] = {
     ),
     v.RopeParameters: (
         "it is another where the config has RoPE's base in `rope_parameters`, as transformers 5 writes it",
-        "Read it where the lesson does, with `rope_theta(config)`.",
+        "Some configs have `rope_theta` at the top level, others in `rope_parameters`: read both.",
     ),
     v.MoreAxes: (
         "with further axes of size 1, in front and before the last one, it is not the same",
