@@ -178,8 +178,8 @@ def _after_another(given: Iterator[Any], task: Task, case: TaskCase, target: Any
 def use_for_own_other_numbers(task: Task, case: TaskCase, used: Any) -> None:
     """Use a module or a function for a case's arguments with other numbers, whatever that gives.
 
-    A module's whole numbers, such as a window, are others too, and those that only another case gives are given: but
-    where a drive has its own use for them.
+    A module's whole numbers, such as a window, change too, and those that only another case has are added. The
+    arguments of a drive stay as many as they are: they may say how the module is used.
     """
     with torch.no_grad(), contextlib.suppress(Stopped):
         others = tree_map(_other, fresh_args(case, device_of(used)))
