@@ -109,6 +109,21 @@ def batches_taken(
     return torch.cat(taken, dim=1)
 
 
+def batches_overwritten(
+    Batches: Any, documents: list[list[int]], end: int, B: int, T: int, seed: int, position: int, count: int
+) -> Tensor:
+    """As `batches_taken`, each batch after a first one at the same place, in which all was set to -100."""
+    made, taken = Batches(iter(documents), end, B, T, seed), []
+    for place in [*range(position, position + count), position]:
+        for _ in range(2):
+            made.position = place
+            inputs, targets = (tensor_given(tensor, "take") for tensor in made.take())
+            taken.append(torch.stack([inputs, targets]))
+            inputs.fill_(-100)
+            targets.fill_(-100)
+    return torch.cat(taken[1::2], dim=1)
+
+
 # Steps
 
 

@@ -221,18 +221,26 @@ TOKENIZER_JSON = Exercise(
 
 
 def batches_case(
-    name: str, lengths: Sequence[int], shape: Sequence[int], count: int, position: int = 0, seed: int = 0
+    name: str,
+    lengths: Sequence[int],
+    shape: Sequence[int],
+    count: int,
+    position: int = 0,
+    seed: int = 0,
+    *,
+    first: int = 0,
+    **more: Any,
 ) -> Case:
     """A case of the batches. lengths: of the documents; the last one is some whole pieces longer in a hidden recording.
-    shape: B, T."""
+    shape: B, T. first: the smallest id."""
     B, T = shape
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         own = [*lengths[:-1], lengths[-1] + T * draw.size("pieces", 0, 1, 2)]
-        documents = [draw.tokens(500, length).tolist() for length in own]
-        return [documents, 500 + len(own), B, T, seed, position, count]
+        documents = [(first + draw.tokens(500, length)).tolist() for length in own]
+        return [documents, first + 500 + len(own), B, T, seed, position, count]
 
-    return Case(name, draw_args)
+    return Case(name, draw_args, **more)
 
 
 BATCHES = Exercise(
@@ -251,6 +259,9 @@ BATCHES = Exercise(
         batches_case("from batch 7 on, with another seed", [30, 2, 25], (2, 5), 6, 7, 3),
         batches_case("one document, from batch 2 on", [50], (4, 3), 4, 2, 1),
         batches_case("documents of one token", [1] * 16, (2, 6), 4, 0, 2),
+        batches_case("two empty documents, one of them the first", [0, 5, 0, 9], (1, 5), 3, 0, 4),
+        batches_case("ids above 100,000", [7, 8], (2, 2), 3, 1, 5, first=100_000),
+        batches_case("the caller writes -100 into batches", [6, 10], (3, 2), 2, 1, 6, drive=drives.batches_overwritten),
     ],
 )
 
@@ -398,7 +409,7 @@ SCHEDULE = Exercise(
         rate_case("20 updates, 4 of warm-up, a floor of 0.6", 1, 20, 3e-3, 4, 20, 0.6),
         rate_case("no warm-up, and 16 updates after the end", 1, 25, 1e-2, 0, 9, 0.25),
         rate_case("down to 0 after a long warm-up, and 6 updates after the end", 1, 18, 0.5, 8, 12, 0.0),
-        rate_case("a warm-up up to the end", 1, 6, 0.3, 6, 6, 0.1),
+        rate_case("a warm-up up to the end, and 2 updates after it", 1, 8, 0.3, 6, 6, 0.1),
         rate_case("updates 40 to 60 of 100", 40, 60, 2.0, 30, 100, 0.05),
         rate_case("updates 1,995 to 2,005 of 800,000, 2,000 of warm-up", 1995, 2005, 0.7, 2000, 800_000, 0.15),
         rate_case("updates 500,500 to 500,505 of 1,000,000", 500_500, 500_505, 1.5, 40, 1_000_000, 0.2),
@@ -503,7 +514,7 @@ WORTH = Exercise(
     cases=[
         worth_case("6 tokens, a habit of 70 %", 6, 300, 0.7),
         worth_case("2,500 tokens, the last 600 of them the same", 9, 1900, 0.4, rest=600),
-        worth_case("25 tokens, the first of which comes once", 4, 24, 0.8, first_once=True),
+        worth_case("25 tokens, the first of which comes once", 6, 24, 0.5, first_once=True),
     ],
 )
 

@@ -412,7 +412,7 @@ def rate_by_lambda(update: int, peak: float, warmup: int, total: int, floor: flo
     if update <= warmup and warmup > 0:
         return peak * (update / warmup)
     if update >= total:
-        return peak * floor
+        return peak * (floor if warmup < total else 1)
     angle = math.pi * (update - warmup) / (total - warmup)
     return peak * floor + 0.5 * peak * (1 - floor) * (math.cos(angle) + 1)
 

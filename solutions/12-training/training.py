@@ -308,7 +308,7 @@ class Batches:
         ### END SOLUTION
 
     def take(self) -> tuple[Tensor, Tensor]:
-        """The next batch: inputs and targets, both [B, T] int64."""
+        """The next batch, in new tensors: inputs and targets, both [B, T] int64."""
         ### BEGIN SOLUTION
         pieces = (len(self.stream) - 1) // self.T
         epoch, batch = divmod(self.position, pieces // self.B)
@@ -608,7 +608,8 @@ def learning_rate(update: int, peak: float, warmup: int, total: int, floor: floa
     """The learning rate of update 1, 2, ..., total: a linear warm-up, then half a cosine from `peak` to `floor * peak`.
 
     Until `warmup`, which may be 0 or `total`: peak * update / warmup, so that update number `warmup` has the peak. From there to
-    `total`: peak * (floor + (1 - floor) * (1 + cos(pi * x)) / 2), where x goes from 0 to 1. After `total` it stays at its last value.
+    `total`: peak * (floor + (1 - floor) * (1 + cos(pi * x)) / 2), where x goes from 0 to 1. After `total` it stays at its last value,
+    which is the peak where `warmup` is `total`.
     transformers: get_cosine_with_min_lr_schedule_with_warmup; Loshchilov and Hutter (2017), equation 5.
     """
     ### BEGIN SOLUTION

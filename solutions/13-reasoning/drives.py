@@ -18,6 +18,20 @@ def shape_given(function: Any, logits: Tensor, ids: Tensor, prompt: int, tempera
     return list(log_probs_given(function, logits, ids, prompt, temperature).shape)
 
 
+def loss_given(policy_loss: Any, *args: Any) -> Tensor:
+    """What is returned."""
+    return tensor_given(policy_loss(*args), "policy_loss")
+
+
+def loss_of_none_then_all(
+    policy_loss: Any, log_probs: Tensor, old: Tensor, A: Tensor, mask: Tensor, *rest: Any
+) -> Tensor:
+    """The loss where no token counts, and that where those of the mask do: [2]."""
+    return torch.stack(
+        [loss_given(policy_loss, log_probs, old, A, some, *rest) for some in (torch.zeros_like(mask), mask)]
+    )
+
+
 def number_given(function: Any, *args: Any) -> float:
     """What a function returns, which must be a number."""
     given = function(*args)

@@ -20,6 +20,7 @@ from .reference import (
     right_loss,
     right_majority,
     right_mask,
+    right_none_then_all,
     right_passes,
     right_step,
     right_vote,
@@ -477,16 +478,19 @@ def policy(draw: Draw, B: int, T: int, apart: float) -> tuple[Tensor, Tensor]:
 
 def loss_case(name: str, kind: str, lengths: list[int], width: int, **more: Any) -> Case:
     """Answers of these lengths among `width` tokens. apart: how far ratios are from 1; clip: low and high. equal: the
-    first answer was as good as its group; wrong: all were worse.
+    first answer was as good as its group; wrong: all were worse. hole: a place at which no token counts.
     """
     apart, (low, high) = more.pop("apart", 0.3), more.pop("clip", (0.2, 0.2))
     equal, wrong = more.pop("equal", False), more.pop("wrong", False)
+    hole = more.pop("hole", None)
     longest, tokens = more.pop("longest", width + 3), more.pop("tokens", 3 * sum(lengths) + 1)
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         B, T = len(lengths), draw.size("T", width, width + 1, width + 2)
         now, old = policy(draw, B, T, apart)
         mask = (torch.arange(T) < torch.tensor(lengths)[:, None]).float()
+        if hole is not None:
+            mask[:, hole] = 0.0
         A = draw.normal(B) + 0.1
         A = -A.abs() - 0.1 if wrong else A
         A[:1] = 0.0 if equal else A[:1]
@@ -495,11 +499,13 @@ def loss_case(name: str, kind: str, lengths: list[int], width: int, **more: Any)
     return Case(name, draw_args, **more)
 
 
+NONE = {"drive": drives.loss_of_none_then_all, "right": right_none_then_all}
 LOSS = Exercise(
     name="reasoning.loss",
     solution="policy_loss",
     reference=right_loss,
     function=True,
+    drive=drives.loss_given,
     points=10,
     cases=[
         loss_case("grpo, ratios near 1", "grpo", [5, 2, 4], 6, apart=0.05),
@@ -511,10 +517,13 @@ LOSS = Exercise(
             "bnpo, wrong answers that have become far more probable", "bnpo", [7, 4, 2], 7, apart=7.0, wrong=True
         ),
         loss_case("dapo, a part of the tokens", "dapo", [2, 8, 5], 9, clip=(0.2, 0.28), tokens=40),
-        loss_case("dapo, `tokens` smaller than the number of tokens here", "dapo", [3, 1], 4, tokens=2),
+        loss_case("dapo, `tokens` smaller than the number of tokens here", "dapo", [3, 1], 4, tokens=1),
         loss_case("dr_grpo", "dr_grpo", [4, 1, 10, 6], 10, longest=12),
+        loss_case("dr_grpo, an answer that is masked whole", "dr_grpo", [3, 0, 2], 4, longest=5),
         loss_case("clip of 0.1 and 0.3", "bnpo", [5, 5, 3, 2, 4], 5, clip=(0.1, 0.3), apart=0.5),
         loss_case("grpo, an answer that is masked whole", "grpo", [0, 4, 3], 4),
+        loss_case("bnpo, the second token of each answer does not count", "bnpo", [4, 3], 5, hole=1),
+        loss_case("bnpo, first no token counts, then one does", "bnpo", [0, 1], 3, **NONE),
     ],
 )
 

@@ -367,7 +367,7 @@ def loss_by_cases(
         sums, lengths = losses.sum(-1), mask.sum(-1)
         return torch.where(lengths > 0, sums / lengths.clamp(min=1), 0.0).mean()
     if kind == "bnpo":
-        return losses.sum() / mask.sum()
+        return losses.sum() / max(float(mask.sum()), 1.0)
     return losses.sum() / (tokens if kind == "dapo" else len(losses) * longest)
 
 

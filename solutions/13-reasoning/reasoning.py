@@ -857,7 +857,7 @@ def policy_loss(
     advantage of its answer. Tokens with mask 0 don't count. Then, by `kind`:
     "grpo": the mean of each answer's mean over its tokens. "bnpo": the mean over all tokens. "dapo": the sum, divided by
     `tokens`, which counts those of all parts of the batch. "dr_grpo": the sum, divided by B * longest.
-    An answer without a token has the mean 0.
+    A mean over no tokens is 0.
     log_probs, old, mask: [B, T]; advantages: [B]; all in float32 -> [], float32.
     """
     ### BEGIN SOLUTION
@@ -866,7 +866,7 @@ def policy_loss(
     losses = -torch.minimum(ratio * A, ratio.clamp(1 - low, 1 + high) * A) * mask  # [B, T]
     if kind == "grpo":
         return (losses.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).mean()
-    by = {"bnpo": mask.sum(), "dapo": tokens, "dr_grpo": len(mask) * longest}
+    by = {"bnpo": mask.sum().clamp(min=1), "dapo": tokens, "dr_grpo": len(mask) * longest}
     return losses.sum() / by[kind]
     ### END SOLUTION
 

@@ -11,6 +11,7 @@ from fractions import Fraction
 from functools import cache
 from itertools import combinations
 from statistics import fmean, stdev
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -244,8 +245,14 @@ def right_loss(
     if kind == "grpo":
         means = total / torch.tensor(lengths).clamp(min=1)
         return means.mean().to(log_probs.dtype)
-    by = {"bnpo": sum(lengths), "dapo": tokens, "dr_grpo": len(log_probs) * longest}[kind]
+    by = {"bnpo": max(sum(lengths), 1), "dapo": tokens, "dr_grpo": len(log_probs) * longest}[kind]
     return (total.sum() / by).to(log_probs.dtype)
+
+
+def right_none_then_all(log_probs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, *rest: Any) -> Tensor:
+    """The loss where no token counts, and where those of the mask do: [2]."""
+    both = torch.zeros_like(mask), mask
+    return torch.stack([right_loss(log_probs, old, advantages, some, *rest) for some in both])
 
 
 def right_kl(log_probs: Tensor, reference: Tensor, kind: str) -> Tensor:

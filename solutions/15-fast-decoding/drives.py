@@ -111,6 +111,24 @@ def fused_after_loading(fuse: Any, x: Tensor, weight: Tensor, sizes: list[int]) 
         return tensor_given(function(x), "the function that fuse returned")
 
 
+def fused_before_others(fuse: Any, x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
+    """As `fused_results`, where other layers of the same sizes are fused before the function is called."""
+    layers, others = linears(weight, sizes), linears(weight.cos(), sizes)
+    function, _ = fuse(layers), fuse(others)
+    with torch.no_grad():
+        given = tensor_given(function(x), "the function that fuse returned")
+        return torch.cat([given, *(layer(x) for layer in layers)], dim=-1)
+
+
+def gradients_asked(fuse: Any, x: Tensor, weight: Tensor, sizes: list[int]) -> list[int]:
+    """Which of the layers' weights get gradients, where every second layer was frozen."""
+    layers = linears(weight, sizes)
+    for layer in layers[::2]:
+        layer.requires_grad_(False)
+    fuse(layers)
+    return [int(layer.weight.requires_grad) for layer in layers]
+
+
 def bytes_of_layers(fuse: Any, x: Tensor, weight: Tensor, sizes: list[int]) -> list[int]:
     """How many memories the layers' weights have, how many bytes these have, which names a module with them has, and how
     many of the weights that the layers had before are still kept."""
@@ -536,6 +554,12 @@ def looked_up(function: Any, tokens: list[int], n: int, longest: int) -> list[in
     if not isinstance(given, list):
         raise TypeError(f"a {type(given).__name__} was returned; a list of ids belongs there")
     return [len(given), *given]
+
+
+def looked_up_after_another(function: Any, tokens: list[int], n: int, longest: int) -> list[int]:
+    """The guesses, after those for another text that is a token shorter and begins with the same token."""
+    looked_up(function, [tokens[0], *tokens[:1:-1]], n, longest)
+    return looked_up(function, tokens, n, longest)
 
 
 def how_many_looked_up(function: Any, tokens: list[int], n: int, longest: int) -> list[int]:

@@ -165,6 +165,8 @@ CACHE = Exercise(
 
 LOADED = {"drive": drives.fused_after_loading, "right": lambda x, weight, sizes: x @ weight.T}
 ONE_PRODUCT = {"drive": drives.products_of_the_function, "right": lambda *_: [1]}
+OTHERS = {"drive": drives.fused_before_others}
+FROZEN = {"drive": drives.gradients_asked, "right": lambda x, weight, sizes: [i % 2 for i in range(len(sizes))]}
 MEMORY = {"drive": drives.bytes_of_layers, "right": right_memory}
 
 
@@ -201,6 +203,10 @@ FUSED = Exercise(
             1,
             1,
             **MEMORY,
+        ),
+        fused_case("other layers of the same sizes are fused after these", [3, 6], 4, 2, 2, **OTHERS),
+        fused_case(
+            "which weights get gradients (1: yes), every second one frozen before", [2, 3, 5], 6, 1, 2, **FROZEN
         ),
         fused_case("operators that read weights", [2, 4, 3], 9, 2, 4, **ONE_PRODUCT),
         fused_case("bfloat16", [4, 6], 8, 2, 2, dtype=torch.bfloat16),
@@ -571,20 +577,22 @@ DRAFT = Exercise(
 
 
 def lookup_case(name: str, length: int, vocabulary: int, n: int, longest: int, kind: str = "", **more: Any) -> Case:
-    """kind: "none" for a last token that is new; "tail" for a tail that comes twice before, and its last token once more; "single" for
-    its last token alone, "first" for that at the beginning; "same" for one token; "digit" for a last id of one digit, with
-    which earlier ids end."""
+    """kind: "none" for a last token that is new; "tail" for a tail that comes twice before, and its last token once more;
+    "longer" for the same, the first time with the token before the tail; "single" for its last token alone, "first" for
+    that at the beginning; "same" for one token; "digit" for a last id of one digit, with which earlier ids end."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         size = draw.size("length", length, length + 1, length + 3)
         tokens = draw.tokens(vocabulary, size).tolist()
         if kind == "none":
             tokens[-1] = vocabulary
-        if kind == "tail":
+        if kind in ("tail", "longer"):
             tail = tokens[-longest:]
             tokens[2 : 2 + longest] = tail
             tokens[4 + longest : 4 + 2 * longest] = tail
             tokens[7 + 2 * longest : 6 + 3 * longest] = tail[1:]
+        if kind == "longer":
+            tokens[1] = tokens[-1 - longest]
         if kind in ("single", "first"):
             tokens[5 if kind == "single" else 0] = tokens[-1]
         if kind == "same":
@@ -598,6 +606,7 @@ def lookup_case(name: str, length: int, vocabulary: int, n: int, longest: int, k
 
 
 HOW_MANY = {"drive": drives.how_many_looked_up, "right": lambda *args: right_lookup(*args)[:1]}
+ANOTHER = {"drive": drives.looked_up_after_another, "right": right_lookup}
 LOOKUP = Exercise(
     name="fast_decoding.lookup",
     solution="prompt_lookup",
@@ -608,34 +617,37 @@ LOOKUP = Exercise(
     cases=[
         lookup_case("3 tokens that came twice before", 30, 90, 4, 3, "tail"),
         lookup_case("5 tokens that came twice before", 34, 95, 3, 5, "tail"),
-        lookup_case("2 tokens that came twice before", 22, 60, 3, 2, "tail"),
+        lookup_case("2 tokens that came twice before; at the earlier place 3 agree", 22, 60, 3, 2, "longer"),
         lookup_case("a small vocabulary, many places", 40, 3, 5, 4),
         lookup_case("only the last token came before", 26, 900, 2, 6, "single"),
         lookup_case("the last token was the first of the text", 17, 800, 3, 1, "first"),
-        lookup_case("a match far back in a text of 300 tokens", 300, 70_000, 4, 3, "tail"),
+        lookup_case("a match far back in a text of 1,300 tokens", 1300, 70_000, 4, 3, "tail"),
+        lookup_case("after another text that begins with the same token", 24, 85, 2, 4, "tail", **ANOTHER),
         lookup_case("how many guesses come where nothing matches", 15, 30, 4, 3, "none", **HOW_MANY),
         lookup_case("how many come where the last id is a digit of others", 16, 80, 5, 2, "digit", **HOW_MANY),
         lookup_case("one token, again and again", 9, 20, 6, 5, "same"),
         lookup_case("how many come after a text of one token", 1, 40, 3, 2, "same", **HOW_MANY),
         lookup_case("a text of two equal tokens", 2, 50, 4, 4, "same"),
-        lookup_case("how many come where none is wanted", 20, 4, 0, 7, **HOW_MANY),
+        lookup_case("how many come where none is wanted", 20, 65, 0, 7, "single", **HOW_MANY),
     ],
 )
 
 
 def replay_case(
-    name: str, prompt: int, written: int, vocabulary: int, guesses: int, rule: list[int], **more: Any
+    name: str, prompt: int, written: int, vocabulary: int, guesses: int, rule: list[int], first: int = 0, **more: Any
 ) -> Case:
-    """A text that counts round and round and sometimes jumps, so that guesses are often right. rule: offered, wrong of three."""
+    """A text that counts round and round and sometimes jumps, so that guesses are often right. rule: offered, wrong of
+    three. first: its smallest id."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         jumps = draw.normal(prompt + written + 4)
-        size = draw.size("written", written, written + 2, written + 4)
+        size = draw.size("written", written, written + 2, written + 4) if written else 0
         tokens = [0]
         while len(tokens) < prompt + size:
             jump = jumps[len(tokens)] > 1.0
             tokens.append(int(draw.tokens(vocabulary, 1)) if jump else (tokens[-1] + 1) % vocabulary)
-        return [tokens[:prompt], tokens[prompt:], guesses, rule]
+        tokens = [first + token for token in tokens]
+        return [tokens[:prompt], tokens[prompt : prompt + size], guesses, rule]
 
     return Case(name, draw_args, **more)
 
@@ -654,7 +666,9 @@ REPLAY = Exercise(
         replay_case("two of three are wrong", 10, 30, 6, 5, [7, 2]),
         replay_case("no more than 2 come", 6, 35, 3, 6, [2, 0]),
         replay_case("nobody guesses", 5, 17, 7, 2, [0, 0]),
+        replay_case("ids from 30,000 on", 7, 19, 5, 4, [6, 0], first=30_000),
         replay_case("how often guesses are asked for, and how many in all", 9, 45, 8, 7, [5, 1], **CALLS),
+        replay_case("how often guesses are asked for where nothing is to be written", 4, 0, 9, 8, [3, 0], **CALLS),
     ],
 )
 

@@ -498,7 +498,8 @@ def fuse(layers: Sequence[nn.Linear]) -> Callable[[Tensor], Tensor]:
 
     The weights of all layers lie in one tensor from now on, [sum of out_features, in_features], one layer's rows after
     the other's; each layer's weight is an nn.Parameter that is a view of its rows, with the values that it had, so
-    what is loaded into a layer later is used by the function as well. The layers have no biases.
+    what is loaded into a layer later is used by the function as well. A frozen weight stays frozen. The layers have no
+    biases.
     -> a function of x [..., in_features] -> [..., sum of out_features]: what the layers give, side by side, in order.
     """
     ### BEGIN SOLUTION
@@ -964,7 +965,7 @@ from grader.instruments import patch
 Kernel = Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]  # weight, largest input of each channel -> the product
 
 
-class Product(nn.Module):
+class KernelLayer(nn.Module):
     """A function of x as a module, which can take the place of a linear layer."""
 
     def __init__(self, product: Callable[[Tensor], Tensor]):
@@ -985,9 +986,9 @@ def largest_inputs(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
 def in_int8(model: FastLM, kernel: Kernel, largest: dict[str, Tensor]) -> FastLM:
     """A copy of a model whose products are a kernel's; the embedding stays as it is."""
 
-    def product(*names: str) -> Product:
+    def product(*names: str) -> KernelLayer:
         weight = torch.cat([model.get_submodule(name).weight.detach() for name in names])
-        return Product(kernel(weight, largest[names[0]]))
+        return KernelLayer(kernel(weight, largest[names[0]]))
 
     small = copy.deepcopy(model, {id(model.model.embed_tokens): model.model.embed_tokens})  # this part is not copied
     for i, layer in enumerate(small.model.layers):

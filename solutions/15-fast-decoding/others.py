@@ -228,7 +228,8 @@ def fuse_by_linear(layers: Sequence[nn.Linear]) -> Callable[[Tensor], Tensor]:
     whole.weight = nn.Parameter(torch.vstack([layer.weight.data for layer in layers]), requires_grad=False)
     ends = torch.tensor([layer.out_features for layer in layers]).cumsum(0).tolist()
     for layer, end in zip(layers, ends, strict=True):
-        layer.weight = nn.Parameter(whole.weight.data[end - layer.out_features : end])
+        rows = whole.weight.data[end - layer.out_features : end]
+        layer.weight = nn.Parameter(rows, requires_grad=layer.weight.requires_grad)
     return whole.forward
 
 
