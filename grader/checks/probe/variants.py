@@ -26,8 +26,8 @@ Between = Callable[[nn.Module | None], None]
 # What is asked at once, since all of it must give the same, or rows or tokens of it: only where it does not, one after
 # the other. The last use the module up.
 AT_ONCE: tuple[tuple[type[v.Variant], ...], ...] = (
-    (v.Vocabulary, v.Fields, v.Nulls, v.RopeParameters, v.Moved, v.Longer),
-    (v.SameRow, v.SameLength, v.Deeper),
+    (v.Vocabulary, v.Fields, v.RopeParameters, v.Moved, v.Longer),
+    (v.Nulls, v.SameRow, v.SameLength, v.Deeper),  # a null would hide the field of that name
     (v.Loud,),
     (v.Rows, v.Strided, v.Training, v.Again, v.Copied),
 )
