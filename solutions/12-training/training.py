@@ -793,8 +793,8 @@ def worth_of_one_token(stream: Tensor, vocab_size: int) -> float:
     losses = []
     for rows in (torch.zeros_like(before), before):
         logits = nn.Parameter(torch.zeros(vocab_size, vocab_size))
-        optimizer = AdamW([logits], lr=0.2, weight_decay=0.0)
-        for _ in range(200):
+        optimizer = AdamW([logits], lr=0.5, weight_decay=0.0)
+        for _ in range(100):
             optimizer.zero_grad()
             loss = cross_entropy(logits[rows][None], after[None])
             loss.backward()
