@@ -174,7 +174,8 @@ def _kind(variant: v.Variant, case: TaskCase, output: Tensor) -> Any:
     if isinstance(variant, v.Training | v.OneToken | v.OneRow):
         model_type = case.build.get("config", {}).get("model_type")
         takes = len(variant.takes) if isinstance(variant, v.Taken) else 0
-        return type(variant), case.drive, model_type, takes, any(isinstance(arg, list) and arg for arg in case.args)
+        in_pieces = any(isinstance(arg, list) and arg for arg in case.args)  # with a cache, in one way or another
+        return type(variant), in_pieces or case.drive, model_type, takes
     return type(variant)
 
 
@@ -241,7 +242,8 @@ def _candidates(exercise: Exercise, task: Task, asked: Asked, others: Sequence[A
     yield from _of_values(task, asked)
     if not task.function:
         yield v.Again()
-        yield v.Training()
+        if asked.output.is_floating_point():
+            yield v.Training()
 
 
 def _of_rows(asked: Asked) -> Iterator[v.Variant]:
@@ -251,15 +253,23 @@ def _of_rows(asked: Asked) -> Iterator[v.Variant]:
         yield v.MoreAxes()
         yield v.OneAxis()
     size = len(asked.output)
-    axes = _axes(asked, 0, tuple(reversed(range(size))) if size > 1 else (0, 0, 0), 3 if size == 1 else size)
-    if axes is None:
+    if size == 1:
+        yield from _of_one_row(asked)
         return
-    if size > 1:
+    axes = _axes(asked, 0, tuple(reversed(range(size))), size)
+    if axes is not None:
         yield v.OneRow((v.Take(axes, 0, 1, (0,)),))
         many = max(size + 1, MANY_ROWS)
         yield v.Rows((v.Take(axes, 0, many, tuple((size - 1 - i) % size for i in range(many))),))
-    else:
-        yield v.SameRow((v.Take(axes, 0, 3, (0,) * 3),))
+
+
+def _of_one_row(asked: Asked) -> Iterator[v.Variant]:
+    """More rows like the only one. Every argument of one row gets as many: some programs need them all alike."""
+    args = asked.case.args
+    axes = tuple((0,) if isinstance(a, Tensor) and a.ndim > 1 and len(a) == 1 else () for a in args)
+    same = v.SameRow((v.Take(axes, 0, 3, (0,) * 3),))
+    if any(axes) and not any(isinstance(a, list) for a in args) and asked.holds(same) and asked.size(same, 0) == 3:
+        yield same
 
 
 def _token_axes(exercise: Exercise, output: Tensor) -> list[int]:
@@ -335,6 +345,11 @@ def _loud(asked: Asked, axes: Sequence[Sequence[int]], along: int, size: int) ->
 def _of_values(task: Task, asked: Asked) -> Iterator[v.Variant]:
     case, output = asked.case, asked.output
     place = next((i for i, arg in enumerate(case.args) if _is_float(arg)), None)
+    if (case.weights or place is not None) and output.dtype == case.dtype == torch.float32:
+        yield v.Double(exact=True)
+        yield v.Double(exact=False)  # where the docstring says in which dtype to compute
+        if all(one.dtype == torch.float32 for one in task.cases):
+            yield v.Coarse()
     if place is not None and output.is_floating_point():
         yield v.Zeros(place)
         yield from _scaled(case, place)

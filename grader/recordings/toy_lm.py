@@ -25,7 +25,10 @@ class ToyLM(nn.Module):
     def __init__(self, vocab_size: int, n_positions: int, dim: int = 8) -> None:
         super().__init__()
         self.left: int | None = None
-        self.config = Config({"vocab_size": vocab_size, "n_positions": n_positions, "dim": dim})
+        # n_ctx is an older name, which says nothing beside n_positions.
+        self.config = Config(
+            {"vocab_size": vocab_size, "n_positions": n_positions, "n_ctx": n_positions // 2, "dim": dim}
+        )
         self.token = nn.Parameter(torch.zeros(vocab_size, dim))
         self.position = nn.Parameter(torch.zeros(n_positions, dim))
         self.head = nn.Parameter(torch.zeros(vocab_size, dim))

@@ -610,6 +610,65 @@ class DoubleWeights(Variant):
         return {name: weight.double() for name, weight in weights.items()}
 
 
+@dataclass(frozen=True)
+class Double(Variant):
+    """Inputs and weights in float64, in which the output is too.
+
+    exact: whether its numbers have more digits than float32 holds. Of one whose digits end there, float32 is made.
+    """
+
+    exact: bool
+
+    @property
+    def own_module(self) -> bool:
+        return True
+
+    def args(self, args: Values) -> Values:
+        return tuple(tree_map(_double, list(args)))
+
+    def weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {name: _double(weight) for name, weight in weights.items()}
+
+    def picked(self, output: Tensor) -> Tensor:
+        return output.float() if self.exact and not has_digits_of_float64(output) else output
+
+    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
+        return recorded.double()
+
+
+class Coarse(Variant):
+    """Inputs and weights in bfloat16, in which the output is too. Its numbers, which are coarse, do not count."""
+
+    @property
+    def own_module(self) -> bool:
+        return True
+
+    def args(self, args: Values) -> Values:
+        return tuple(tree_map(_coarse, list(args)))
+
+    def weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {name: _coarse(weight) for name, weight in weights.items()}
+
+    def picked(self, output: Tensor) -> Tensor:
+        return torch.zeros_like(output)
+
+    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
+        return torch.zeros_like(recorded, dtype=torch.bfloat16)
+
+
+def has_digits_of_float64(tensor: Tensor) -> bool:
+    """Whether a tensor holds a number that float32 would round."""
+    return not torch.equal(tensor, tensor.float().to(tensor.dtype))
+
+
+def _double(leaf: Any) -> Any:
+    return leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+
+
+def _coarse(leaf: Any) -> Any:
+    return leaf.bfloat16() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+
+
 def _with(args: Values, others: Mapping[int, Any]) -> Values:
     """The arguments with others in some places."""
     return tuple(others.get(place, arg) for place, arg in enumerate(args))

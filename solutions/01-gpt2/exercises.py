@@ -385,12 +385,12 @@ COST_OF_HEAD = Exercise(
         head_case("the same head twice", (2, 6), (9, 2, 5, 3), [[2, 0], [2, 0], [1, 1]], tolerance=Tolerance(1e-3)),
         head_case("texts of two tokens", (5, 2), (7, 5, 2, 1), [[0, 2], [0, 4]], tolerance=Tolerance(1e-3)),
         head_case(
-            "what of the model is another afterwards: numbers, parameters, gradients, modules in training mode",
+            "what of the model is another afterwards: numbers, parameters, gradients, modules in training mode, hooks",
             (2, 6),
             (8, 3, 2, 2),
             [[1, 1], [0, 2]],
             drive=drives.what_changed,
-            right=lambda *args: [0, 0, 0, 0],
+            right=lambda *args: [0, 0, 0, 0, 0],
         ),
     ],
 )

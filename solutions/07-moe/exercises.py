@@ -66,12 +66,19 @@ OTHER = SMALL | {
     "num_experts_per_tok": 3,
     "norm_topk_prob": False,
     "decoder_sparse_step": 2,
-    "mlp_only_layers": [],
+    "mlp_only_layers": None,
     "max_position_embeddings": 48,
     "rms_norm_eps": 1e-2,
     "rope_theta": 500.0,
 }
-LAST_DENSE = SMALL | {"mlp_only_layers": [2], "num_experts_per_tok": 3, "rope_theta": 300.0, "norm_topk_prob": False}
+LAST_DENSE = SMALL | {
+    "num_hidden_layers": 4,
+    "decoder_sparse_step": 2,
+    "mlp_only_layers": [3],
+    "num_experts_per_tok": 3,
+    "rope_theta": 300.0,
+    "norm_topk_prob": False,
+}
 
 # num_experts, groups, groups that are left and experts are all different, and a group has more than two experts.
 DEEP: dict[str, Any] = {
@@ -281,7 +288,7 @@ MODEL = Exercise(
     cases=[
         Case("the first layer is dense", lambda draw: [draw.tokens(53, 2, 7)], {"config": SMALL}),
         Case("every second layer is dense", lambda draw: [draw.tokens(47, 3, 5)], {"config": OTHER}, draw="2"),
-        Case("the last layer is dense", lambda draw: [draw.tokens(53, 1, 8)], {"config": LAST_DENSE}, draw="2"),
+        Case("every second layer is dense, and the last one", lambda draw: [draw.tokens(53, 1, 8)], {"config": LAST_DENSE}, draw="2"),
     ],
 )
 

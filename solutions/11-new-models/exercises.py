@@ -240,8 +240,9 @@ ATTENTION_READ = ("model_type", "hidden_size", "num_attention_heads", "num_key_v
 def attention_case(
     name: str, config: Mapping[str, Any], batch: int, length: int, window: int | None, scale: float = 1.0, **more: Any
 ) -> Case:
-    """A case of attention: x [batch, T, D], the table of T positions, and a window."""
-    start = more.pop("start", 3)
+    """A case of attention: x [batch, T, D], the table of T positions, and a window. longer: by how much the window is
+    longer than the text."""
+    start, longer = more.pop("start", 3), more.pop("longer", None)
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         T = draw.size("T", length, length + 1, length + 2)
@@ -250,7 +251,8 @@ def attention_case(
         scaling = {"factor": 2.0, "original_max_position_embeddings": 16, "beta_fast": 2.0}
         table = yarn_table(positions, width_of(config), 50.0, scaling)
         x = draw.normal(batch, T, config["hidden_size"], scale=scale)
-        return [x, table] if window is None else [x, table, window]
+        seen = window if longer is None else T + longer
+        return [x, table] if seen is None else [x, table, seen]
 
     return Case(name, draw_args, {"config": fields_of(config, *ATTENTION_READ)}, **more)
 
@@ -268,6 +270,8 @@ OLMO_ATTENTION = Exercise(
         attention_case("4 heads, 2 for keys and values", OLMO, 2, 7, None),
         attention_case("a head_dim of its own, a window of 3", OLMO_2 | {"head_dim": 8}, 3, 8, 3),
         attention_case("inputs as large as the root of eps, a window of 5", OLMO, 1, 9, 5, scale=0.03, start=6),
+        attention_case("a window of 1", OLMO, 1, 4, 1),
+        attention_case("a window as long as the text", OLMO_2, 1, 4, None, longer=0),
         attention_case("bfloat16", OLMO_2, 2, 6, None, dtype=torch.bfloat16),
     ],
 )
@@ -591,7 +595,8 @@ CACHE_BYTES = Exercise(
             "OLMo 3 with other layers that slide", published("olmo-3-7b") | {"layer_types": rounds(1, 16)}, 6000
         ),
         bytes_case("a SmolLM3 with layers that slide", published("smollm3-3b") | SLIDING_SMOL, 800),
-        bytes_case("a small Gemma 4 with k = v whose layers share, a long text", GEMMA, 70_000),
+        bytes_case("a small Gemma 4 with k = v whose layers share, a long text", GEMMA, 9_000_003),
+        bytes_case("a small Gemma 4 with k = v, num_global_key_value_heads is null", GEMMA_3, 13),
     ],
 )
 

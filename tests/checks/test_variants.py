@@ -148,6 +148,18 @@ def wrong_for_many_rows(module: Any, x: Tensor) -> Tensor:
     return right(module, x[:1].expand_as(x) if len(x) > 8 else x)
 
 
+def rounds_to_float32(module: Any, x: Tensor) -> Tensor:
+    return right(module, x).float().to(x.dtype)
+
+
+def gives_float32(module: Any, x: Tensor) -> Tensor:
+    return right(module, x) if x.dtype != torch.float64 else right(module, x).float()
+
+
+def gives_float32_for_bfloat16(module: Any, x: Tensor) -> Tensor:
+    return right(module, x) if x.dtype != torch.bfloat16 else right(module, x).float()
+
+
 TABLES: dict[int, Tensor] = {}
 
 
@@ -169,6 +181,9 @@ def kept_by_length(module: Any, x: Tensor) -> Tensor:
         (wrong_for_many_rows, "with the rows of the batch in another order"),
         (keeps_its_mask, "no longer so once the same module was used for something else"),
         (kept_by_length, "which ran before, it is another"),
+        (rounds_to_float32, "with weights and inputs in float64 it is another: it is float32, and should be float64"),
+        (gives_float32, "with weights and inputs in float64 it is another: it is float32, and should be float64"),
+        (gives_float32_for_bfloat16, "in bfloat16 it is another: it is float32, and should be bfloat16"),
         (short_cut_for_one_token_of_one_row, "the first token alone gives something else"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -335,6 +350,52 @@ def test_what_is_made_for_a_short_text_is_too_small_for_a_longer_one(mixer: Reco
     assert "no longer so once the same module was used for something else" in told_of(
         mixer, "toy.mixer", with_forward(keeps)
     )
+
+
+def test_what_the_class_keeps_of_one_config_is_not_for_another(mixer: Recording) -> None:
+    class Keeps(Mixer):
+        def __init__(self, config: Config) -> None:
+            super().__init__(config)
+            type(self).width = config.width
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * (x.shape[-1] == self.width)
+
+    assert "after its weights were saved and loaded" in told_of(mixer, "toy.mixer", Keeps)
+
+
+def test_where_float32_is_asked_for_no_more_is_asked() -> None:
+    def rounded(x: Tensor) -> Tensor:
+        return (x.float() * 0.1).to(x.dtype)
+
+    def exactly(x: Tensor) -> Tensor:
+        return x * 0.1
+
+    cases = [Case(str(n), lambda draw, n=n: [draw.normal(n, 3)]) for n in (2, 5)]  # type: ignore[misc]
+    recording = recorded_with_variants(Exercise("toy.rounded", "rounded", exactly, cases, function=True), rounded)
+    assert v.Double in asked(recording, "toy.rounded")
+    assert examine_here(recording, "toy.rounded", rounded).right
+    assert examine_here(recording, "toy.rounded", exactly).right
+
+
+def test_more_rows_are_asked_of_all_arguments_alike() -> None:
+    def dots(q: Tensor, k: Tensor) -> Tensor:
+        return q @ k.mT
+
+    def of_each_row(q: Tensor, k: Tensor) -> Tensor:
+        return torch.bmm(q, k.mT)
+
+    def of_the_first_row(q: Tensor, k: Tensor) -> Tensor:
+        return (q[0] @ k[0].mT)[None]
+
+    cases = [
+        Case(str(n), lambda draw, n=n: [draw.normal(1, n, 3), draw.normal(1, n + 2, 3)])  # type: ignore[misc]
+        for n in (2, 4)
+    ]
+    recording = recorded_with_variants(Exercise("toy.dots", "dots", dots, cases, function=True), dots)
+    assert v.SameRow in asked(recording, "toy.dots")
+    assert examine_here(recording, "toy.dots", of_each_row).right
+    assert "where every row is the same one" in told_of(recording, "toy.dots", of_the_first_row)
 
 
 def test_a_second_call_reads_its_own_window() -> None:

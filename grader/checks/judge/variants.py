@@ -300,6 +300,14 @@ _TOLD: dict[type[v.Variant], tuple[str, str]] = {
         "where no token is asked for, some come out",
         "How often does the loop run for max_new_tokens = 0?",
     ),
+    v.Double: (
+        "with weights and inputs in float64 it is another",
+        "Is something cast to float32, or made in it? Where the docstring names no dtype, compute in the input's.",
+    ),
+    v.Coarse: (
+        "with weights and inputs in bfloat16 it is another",
+        "Is something cast to float32, or made in it, and not cast back? The output is in the dtype of what comes in.",
+    ),
     v.DoubleWeights: (
         "where the weights have another dtype than the input, it is another",
         "Cast back to the input's dtype, and not to the weight's.",

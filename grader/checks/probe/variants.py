@@ -27,7 +27,7 @@ Between = Callable[[nn.Module | None], None]
 # the other. The last use the module up.
 AT_ONCE: tuple[tuple[type[v.Variant], ...], ...] = (
     (v.Vocabulary, v.Fields, v.RopeParameters, v.Moved, v.Longer),
-    (v.Nulls, v.SameRow, v.SameLength, v.Deeper),  # a null would hide the field of that name
+    (v.Nulls, v.SameRow, v.SameLength, v.Deeper, v.Double),  # a null would hide the field of that name
     (v.Loud,),
     (v.Rows, v.Strided, v.Training, v.Again, v.Copied),
 )
@@ -97,10 +97,11 @@ class _Asking:
             used = self._module(group, case)
             output = self._output(group, case, used)
             known = reduce(lambda out, one: one.without_end(out), group, output)
-            if agree(known, reduce(lambda out, one: one.wanted(out), group, self.own)):
+            if self._agree(known, reduce(lambda out, one: one.wanted(out), group, self.own)):
                 taken = [one for one in group if isinstance(one, v.Taken)]  # others than the recorded came out
                 real = group if not taken else taken if len(taken) == 1 else []
-                return {one: Varied(output if one in real else one.wanted(self.own)) for one in group}
+                wanted = {one: one.wanted(self.own) for one in group}
+                return {one: Varied(output.to(wanted[one].dtype) if one in real else wanted[one]) for one in group}
         except (Stopped, RuntimeError, IndexError):  # told of the one that it is due to
             pass
         return {one: self.asked(one) for one in group}
@@ -138,9 +139,13 @@ class _Asking:
     def agrees(self, variant: v.Variant, output: Tensor | None) -> bool:
         """Whether what came out for a variant agrees with what came out for the case itself."""
         try:
-            return output is not None and agree(variant.without_end(output), variant.wanted(self.own))
+            return output is not None and self._agree(variant.without_end(output), variant.wanted(self.own))
         except (RuntimeError, IndexError):
             return False
+
+    def _agree(self, got: Tensor, wanted: Tensor) -> bool:
+        """Whether they agree as nearly as the dtype allows in which the program's own output is known."""
+        return got.dtype == wanted.dtype and agree(got.to(self.own.dtype), wanted.to(self.own.dtype))
 
     def _module(self, variants: Sequence[v.Variant], case: TaskCase) -> Any:
         """The module that is asked. Raises Stopped where it can't be made."""
@@ -185,6 +190,9 @@ class _Asking:
             module.load_state_dict({n: w for n, w in self.case.weights.items() if n in saved}, strict=False)
         beside = constructed(self.target, configured(self.case.build))
         filled(beside, {name: torch.zeros_like(weight) for name, weight in self.case.weights.items()})
+        other = next((case for case in self.task.cases if case.build != self.case.build), None)
+        if other:  # what the class keeps of a config is this one's from now on
+            constructed(self.target, configured(other.build))
         return module
 
     def _copy(self) -> nn.Module:
