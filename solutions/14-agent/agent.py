@@ -84,7 +84,8 @@ TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool,
 def problems(schema: Mapping[str, Any], value: Any, path: str = "$") -> list[tuple[str, str]]:
     """What is wrong with a JSON value: pairs of a path and the schema's keyword that it breaks, in any order.
 
-    Keywords: type (one of TYPES), enum, properties, required, additionalProperties (only false means something), items.
+    Keywords: type (one of TYPES), enum (an empty one allows nothing), properties, required, additionalProperties (only
+    false means something), items. Each of them is looked at, whatever the others say.
     path: `$` for the value itself, `$.name` for its field, `$[2]` for an item. For `required` and
     `additionalProperties` the path is that of the missing or unknown field. A schema without a keyword allows anything.
     JSON Schema 2020-12, but for whole numbers written as 1.0, which are no integers here.
@@ -485,7 +486,8 @@ check("agent.limits", child_limits)
 def workspace_facts(root: Path, most: int) -> dict[str, Any]:
     """What a model should know before it begins: {"branch", "files", "more"}.
 
-    branch: what follows `ref: refs/heads/` in the one line of .git/HEAD; None where there is no such file or line.
+    branch: what follows `ref: refs/heads/`, where such a line is all that .git/HEAD holds; None where it holds anything
+    else, or there is no such file.
     files: paths relative to root, with /, in the order of Python's `sorted`, at most `most`; more: how many are left out.
     Neither folders nor links, and nothing whose name, or the name of any folder above it and below root, begins with a
     dot. root itself may be a link.

@@ -451,7 +451,8 @@ def sessions_resumed(made: Any, lines: list[Any], torn: str, appended: list[Any]
         path = Path(folder, "session.jsonl")
         if lines or torn:
             cut = torn.encode()[:-1] if torn.endswith("\u00fc") else torn.encode()  # in the middle of a letter
-            path.write_bytes("".join(json.dumps(line) + "\n" for line in lines).encode() + cut)
+            whole = [json.dumps(line, ensure_ascii=False) + "\n" for line in lines]
+            path.write_bytes("".join(whole).encode() + cut)
         session = made(path)
         first = session.load()
         events: list[Any] = [{"loads": message} for message in first]
@@ -479,14 +480,26 @@ class Machine:
         self.step, self.final = [{int(byte): to for byte, to in pairs} for pairs in step], set(final)
 
 
-def tokens_allowed(allowed_tokens: Any, step: Any, final: Any, states: Any, vocabulary: Any, end: int) -> Tensor:
-    """Which tokens may follow in each state, and where they lead. vocabulary: texts, a byte a character."""
-    machine, tokens = Machine(step, final), [text.encode("latin-1") for text in vocabulary]
+def tokens_allowed(
+    allowed_tokens: Any, step: Any, final: Any, states: Any, vocabulary: Any, end: int, later: Any = None
+) -> Tensor:
+    """Which tokens may follow in each state, and where they lead. vocabulary: texts, a byte a character.
+
+    later: another vocabulary and its end, with which the same automaton is asked once more.
+    """
+    machine = Machine(step, final)
     events: list[Any] = []
-    for state in states:
-        try:
-            found = allowed_tokens(machine, state, tokens, end)
-            events.append({"state": state, "allowed": sorted([int(t), int(s)] for t, s in found.items())})
-        except ValueError:
-            events.append({"state": state, "raises": "ValueError"})
+    for texts, last in [(vocabulary, end), *([later] if later else [])]:
+        tokens = [text.encode("latin-1") for text in texts]
+        if texts is not vocabulary:
+            events.append("another vocabulary")
+        for state in states:
+            try:
+                found = allowed_tokens(machine, state, tokens, last)
+                events.append({"state": state, "allowed": sorted([int(t), int(s)] for t, s in found.items())})
+            except ValueError:
+                events.append({"state": state, "raises": "ValueError"})
+    before = Machine(step, final)
+    if (machine.step, machine.final) != (before.step, before.final):
+        events.append("the automaton was changed")
     return told(events)

@@ -98,6 +98,7 @@ SCHEMA = Exercise(
                 **{
                     "<a>": {"enum": ["<b>", 1, None, False, {"m<f>": 1, "k": 2, "z": 3}]},
                     "<c>": {"type": "string", "enum": ["<d>", "<e>"]},
+                    "<g>": {"enum": []},
                 }
             ),
             [
@@ -111,6 +112,8 @@ SCHEMA = Exercise(
                 {"<a>": None, "<c>": "<e>"},
                 {"<a>": ["<b>"]},
                 {"<a>": {"z": 3, "m<f>": 1, "k": 2}},
+                {"<a>": {"z": 3, "m<f>": True, "k": 2}},
+                {"<g>": "<b>"},
             ],
         ),
         text_case(
@@ -146,12 +149,21 @@ SCHEMA = Exercise(
         ),
         text_case(
             "several things at once",
-            an_object(["<a>", "<b>", "<c>"], True, **{"<a>": {"type": "integer", "enum": ["<3-9>", 2]}, "<b>": NUMBER}),
+            an_object(
+                ["<a>", "<b>", "<c>"],
+                True,
+                **{
+                    "<a>": {"type": "integer", "enum": ["<3-9>", 2]},
+                    "<b>": NUMBER,
+                    "<f>": an_object(["<h>"], **{"<g>": STRING}) | {"enum": [{"<g>": "x", "<h>": 1}]},
+                },
+            ),
             [
                 {"<a>": "<d>", "<e>": 1},
                 {"<a>": 12, "<b>": None},
                 {"<a>": 2, "<b>": 1, "<c>": 0},
                 {"<a>": True, "<b>": [1], "<c>": {}},
+                {"<f>": {"<g>": 2}},
             ],
         ),
         text_case(
@@ -163,6 +175,7 @@ SCHEMA = Exercise(
                     "<d>": {"items": STRING},
                     "<f>": {"type": "object", "additionalProperties": False},
                     "<g>": {"properties": {"<h>": {}}, "additionalProperties": {}},
+                    "<i>": {"properties": {"<j>": {}}, "additionalProperties": False},
                 }
             },
             [
@@ -173,6 +186,7 @@ SCHEMA = Exercise(
                 {"<b>": {"<c>": None}, "<e>": 1},
                 {"<f>": {"<c>": 1}, "<g>": {"<c>": 1}},
                 {"<f>": {}, "<g>": {"<h>": 1}},
+                {"<i>": {"<j>": 1}},
             ],
         ),
     ],
@@ -641,13 +655,21 @@ def mask_case(
     end: int,
     prefixes: Sequence[str],
     draw_end: bool = False,
+    dead: str = "",
+    again: bool = False,
 ) -> Case:
     """pattern: a regular expression over a few letters, each of which another letter stands for; prefixes: where the
     allowed tokens are asked for. The vocabulary comes in random order, its end token at `end`.
+
+    dead: a letter that leads from the first state to one that nothing follows. again: the automaton is asked a second
+    time, with the vocabulary the other way round.
     """
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         step, final, states = reference.automaton(pattern, letters, prefixes)
+        if dead:
+            step[0].append([dead, len(step)])
+            step.append([])
         order = torch.randperm(len(vocabulary), generator=draw.generator).tolist()
         tokens = [vocabulary[i] for i in order]
         marks = torch.randperm(90, generator=draw.generator).tolist()
@@ -658,7 +680,8 @@ def mask_case(
             return "".join(other.get(c, c) for c in text)
 
         moved = [[[ord(other[c]), to] for c, to in pairs] for pairs in step]
-        return [moved, final, states, [changed(text) for text in tokens], end]
+        given = [changed(text) for text in tokens]
+        return [moved, final, states, given, end, *([[given[::-1], len(given) - 1 - end]] if again else [])]
 
     return Case(name, draw_args)
 
@@ -681,7 +704,11 @@ MASK = Exercise(
     drive=drives.tokens_allowed,
     points=6,
     **EVENTS,
-    cases=[mask_case(*row) for row in MASKS],
+    cases=[
+        *(mask_case(*row) for row in MASKS),
+        mask_case("a state that nothing follows", "ab|b", "abd", ["a", "d", "b", "ad", "bd"], 3, ["", "a"], dead="d"),
+        mask_case("two vocabularies, one after the other", "ab?", "ab", ["a", "b", "ab"], 1, ["", "a"], again=True),
+    ],
 )
 
 

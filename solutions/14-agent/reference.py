@@ -344,7 +344,14 @@ def automaton(pattern: str, letters: str, prefixes: Sequence[str]) -> tuple[list
     return step, final, [known[kind(prefix)] for prefix in prefixes]
 
 
-def right_tokens(step: Any, final: Any, states: Any, vocabulary: Any, end: int) -> Tensor:
+def right_tokens(step: Any, final: Any, states: Any, vocabulary: Any, end: int, later: Any = None) -> Tensor:
+    events = tokens_after(step, final, states, vocabulary, end)
+    if later:
+        events += ["another vocabulary", *tokens_after(step, final, states, *later)]
+    return told(events)
+
+
+def tokens_after(step: Any, final: Any, states: Any, vocabulary: Any, end: int) -> list[Any]:
     """By all the texts that lead on from a state, up to the length of the longest token, and their own ends."""
     longest = max(map(len, vocabulary))
     events: list[Any] = []
@@ -357,4 +364,4 @@ def right_tokens(step: Any, final: Any, states: Any, vocabulary: Any, end: int) 
         events.append(
             {"state": state, "allowed": sorted(allowed)} if allowed else {"state": state, "raises": "ValueError"}
         )
-    return told(events)
+    return events
