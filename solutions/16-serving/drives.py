@@ -1,5 +1,6 @@
 """How pools, tables, indexes, schedulers and engines are used: what they hand out, what they refuse, what is left."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from grader.authoring.drives.use import tensor_given
 # The pool
 
 
-def pool_steps(made: Any, num_blocks: int, steps: list[list[int]]) -> list[int]:
+def pool_events(made: Any, num_blocks: int, steps: list[list[int]]) -> Iterator[list[int]]:
     """What each step gave, how many blocks were free then, and how many readers there were in all.
 
     steps: [0, _] takes a block, [1, k] shares the k-th one that was taken, [2, k] gives it back. A block that was not
@@ -19,34 +20,43 @@ def pool_steps(made: Any, num_blocks: int, steps: list[list[int]]) -> list[int]:
     pool = made(num_blocks)
     taken: list[int] = []
     readers = [0] * num_blocks
-    given: list[int] = []
     for kind, k in steps:
         try:
             if kind and k >= len(taken):
-                given.append(6)
+                gave = 6
             elif kind == 0:
                 block = pool.take()
                 if not isinstance(block, int):
                     raise TypeError(f"take returned a {type(block).__name__}; a block's number belongs there")
                 taken.append(block)
-                given.append(0 if readers[block] == 0 else 7)
+                gave = 0 if readers[block] == 0 else 7
                 readers[block] += 1
             elif kind == 1:
                 pool.share(taken[k])
                 readers[taken[k]] += 1
-                given.append(0)
+                gave = 0
             else:
                 freed = pool.give_back(taken[k])
                 if freed is None:
                     raise TypeError("give_back returned None; whether the block is free now belongs there")
                 readers[taken[k]] -= 1
-                given.append(int(freed))
+                gave = int(freed)
         except MemoryError:
-            given.append(8)
+            gave = 8
         except ValueError:
-            given.append(9)
-        given += [len(pool.free), sum(pool.refs)]
-    return given
+            gave = 9
+        yield [gave, len(pool.free), sum(pool.refs)]
+
+
+def pool_steps(made: Any, num_blocks: int, steps: list[list[int]]) -> list[int]:
+    """One pool's events."""
+    return [number for event in pool_events(made, num_blocks, steps) for number in event]
+
+
+def two_pools(made: Any, num_blocks: int, steps: list[list[int]]) -> list[int]:
+    """The events of two pools that take the same steps in turns."""
+    one, other = (pool_events(made, num_blocks, steps) for _ in range(2))
+    return [number for pair in zip(one, other, strict=True) for event in pair for number in event]
 
 
 # Tables
@@ -531,6 +541,38 @@ def idle_step(
             found.append(int(isinstance(token, int)))
         if when > 100:
             raise ValueError("the engine did not stop after 100 tokens")
+    return found
+
+
+class Asked(PagedToy):
+    """A model that asks something each time before it runs."""
+
+    ask: Any = None
+
+    def forward(self, batch: Any, memory: Tensor) -> Tensor:
+        self.ask()
+        return super().forward(batch, memory)
+
+
+def blocks_known(
+    made: Any, toy: Any, numbers: list[int], arrivals: list[list[Any]], end: Any, aborts: list[list[int]]
+) -> list[int]:
+    """Of each running request, how many blocks of its tokens the index finds: when the model is called, and after the pass."""
+    model = Asked(toy).eval()
+    engine = made(model, *numbers)
+    found: list[int] = []
+
+    def ask() -> None:
+        found.extend(len(engine.scheduler.index.find([*r.tokens, 0])) for r in engine.scheduler.running)
+
+    model.ask = ask
+    for _, prompt, new in arrivals:
+        engine.add(list(prompt), new)
+    for _ in range(100):
+        if not engine.scheduler.waiting and not engine.scheduler.running:
+            break
+        engine.step()
+        ask()
     return found
 
 

@@ -20,6 +20,7 @@ from .reference import (
     right_hashes,
     right_idle,
     right_index,
+    right_known,
     right_packed,
     right_pool,
     right_queue,
@@ -28,6 +29,7 @@ from .reference import (
     right_schedule,
     right_share,
     right_table,
+    right_two_pools,
     rope_table,
     transformers_hashes,
 )
@@ -76,14 +78,14 @@ WASTE = Exercise(
 TAKE, SHARE, GIVE = 0, 1, 2
 
 
-def pool_case(name: str, num_blocks: int, steps: list[list[int]]) -> Case:
+def pool_case(name: str, num_blocks: int, steps: list[list[int]], **more_of_it: Any) -> Case:
     """steps: as `drives.pool_steps` has them. In a hidden case some more blocks were taken before."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         more = draw.size("before", 0, 1, 2, 3)
         return [num_blocks + more, [[TAKE, 0]] * more + [[kind, k + more * (kind != TAKE)] for kind, k in steps]]
 
-    return Case(name, draw_args)
+    return Case(name, draw_args, **more_of_it)
 
 
 def random_pool(draw: Draw, num_blocks: int, count: int) -> list[list[int]]:
@@ -142,6 +144,13 @@ POOL = Exercise(
         pool_case("given back twice (9: ValueError)", 7, [[0, 0], [0, 0], [2, 0], [2, 0], [2, 1], [2, 1], [2, 0]]),
         pool_case("a free block is shared (9: ValueError)", 8, [[0, 0], [2, 0], [1, 0], [2, 0], [0, 0]]),
         Case("60 random steps", lambda draw: [9, random_pool(draw, 9, 60)]),
+        pool_case(
+            "two pools, in turns",
+            4,
+            [[0, 0], [0, 0], [2, 0], [1, 1], [2, 1], [1, 0]],
+            drive=drives.two_pools,
+            right=right_two_pools,
+        ),
     ],
 )
 
@@ -230,6 +239,7 @@ FORKS = Exercise(
         fork_case(
             "a fork of a fork writes first", 10, 2, [[0, 0, 3], [1, 0, 0], [1, 1, 0], [0, 2, 1], [0, 1, 2], [0, 0, 2]]
         ),
+        fork_case("a fork of an empty table", 4, 3, [[0, 0, 5], [2, 0, 0], [1, 0, 0], [0, 1, 4], [0, 0, 2]]),
     ],
 )
 
@@ -649,6 +659,7 @@ SCHEDULE = Exercise(
         ),
         schedule_case("one is preempted, and reads everything again", [5, 4, 16, 9], [[0, 7, 9], [0, 6, 6], [1, 3, 2]]),
         schedule_case("two are preempted by the oldest", [7, 2, 12, 10], [[0, 4, 10], [0, 4, 3], [0, 4, 4]]),
+        schedule_case("two lack a block in the same pass", [5, 2, 13, 21], [[0, 4, 3], [0, 4, 3], [0, 2, 2]]),
         schedule_case("the newest preempts itself", [9, 3, 18, 11], [[0, 11, 8], [0, 8, 9], [3, 5, 6]]),
         schedule_case("preempted by one, and room for a small chunk of it", [4, 4, 4, 15], [[0, 7, 9], [0, 3, 8]]),
         schedule_case(
@@ -715,6 +726,7 @@ def engine_case(
 
 
 PASSES = {"drive": drives.rows_of_passes, "right": right_rows}
+KNOWN = {"drive": drives.blocks_known, "right": right_known}
 IDLE = {"drive": drives.idle_step, "right": right_idle}
 ENGINE = Exercise(
     name="serving.engine",
@@ -782,6 +794,12 @@ ENGINE = Exercise(
             "the same, with a prompt that is half read", [30, 8, 10, 20], [[0, 38, 3, 38], [1, 38, 4, 38]], **PASSES
         ),
         engine_case("the same, where memory is short", [5, 4, 15, 16], [[0, 7, 9], [0, 6, 6], [1, 3, 2]], **PASSES),
+        engine_case(
+            "how many blocks the index knows of each who runs: when the model is called, and after the pass",
+            [29, 4, 28, 21],
+            [[0, 7, 3], [0, 12, 2]],
+            **KNOWN,
+        ),
         engine_case("nothing to do, and which tokens are Python ints (1: yes)", [10, 4, 30, 4], [[0, 6, 5]], **IDLE),
     ],
 )

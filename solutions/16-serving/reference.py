@@ -57,6 +57,11 @@ def right_pool(num_blocks: int, steps: Sequence[Sequence[int]]) -> list[int]:
     return given
 
 
+def right_two_pools(num_blocks: int, steps: Sequence[Sequence[int]]) -> list[int]:
+    given = right_pool(num_blocks, steps)
+    return [number for i in range(0, len(given), 3) for number in given[i : i + 3] * 2]
+
+
 def transformers_slots(blocks: Sequence[int], block_size: int, start: int, end: int) -> list[int]:
     """Where transformers writes the tokens from start to end - 1 of a text with these blocks."""
     if end <= start:
@@ -389,6 +394,30 @@ def right_rows(
     """By the schedule on paper, with what each would have written alone."""
     passes = on_paper(numbers, arrivals, True, [alone(toy, prompt, new, end) for _, prompt, new in arrivals])
     return [*(sum(n for _, n, _ in plan) for plan, *_ in passes), *(due for *_, due in passes)]
+
+
+def right_known(
+    toy: Any, numbers: Sequence[int], arrivals: Sequence[Sequence[Any]], end: None, aborts: Sequence[Sequence[int]]
+) -> list[int]:
+    """By the schedule on paper: the blocks in which a running request's tokens are known, up to the last of them."""
+    paper = Paper(numbers, True, [alone(toy, prompt, new, end) for _, prompt, new in arrivals])
+    for k, (_, prompt, new) in enumerate(arrivals):
+        paper.waiting.append(k)
+        paper.texts.append(list(prompt))
+        paper.news.append(new)
+    given: list[int] = []
+
+    def known(k: int) -> int:
+        text = paper.texts[k]
+        ends = range(paper.size, len(text) + 1, paper.size)
+        return sum(1 for _ in itertools.takewhile(lambda end: tuple(text[:end]) in paper.known, ends))
+
+    while paper.waiting or paper.read:
+        plan = paper.plan()
+        given += map(known, paper.read)
+        paper.passed(plan)
+        given += map(known, paper.read)
+    return given
 
 
 def right_idle(toy: Any, numbers: Sequence[int], arrivals: Sequence[Sequence[Any]], *_: Any) -> list[int]:
