@@ -297,3 +297,9 @@ def two_shares(recall: Any, scores: Tensor, weights: Tensor, k: int) -> list[flo
     """What is found by weight, and what by number."""
     by_weight, by_number = recall(scores, weights, k)
     return [float(by_weight), float(by_number)]
+
+
+def shares_of_one_text(recall: Any, scores: Tensor, weights: Tensor, k: int) -> list[float]:
+    """As `two_shares`, for one text whose queries all give a token the same score and weight: [T] and [T]."""
+    T = len(scores)
+    return two_shares(recall, scores.repeat(1, T, 1), weights.repeat(1, T, 1).tril(), k)

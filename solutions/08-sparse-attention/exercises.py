@@ -20,6 +20,7 @@ from .reference import (
     call_attention,
     call_attention_with_work,
     call_choices,
+    call_rounded_scores,
     call_scores,
     call_vectors,
     clear_text,
@@ -182,7 +183,7 @@ VECTORS = Exercise(
     cases=[
         vectors_case("DeepSeek-V3.2's", SMALL, 2, 3, start=5),
         vectors_case("GLM-5's", GLM, 1, 4, start=3),
-        vectors_case("tiny inputs", OTHER, 1, 3, start=4, scale=1e-3),
+        vectors_case("tiny inputs, every channel rotated", OTHER | {"index_head_dim": 4}, 1, 3, start=4, scale=1e-3),
         vectors_case("bfloat16", SMALL, 1, 3, start=2, dtype=torch.bfloat16),
     ],
 )
@@ -201,11 +202,11 @@ def scores_case(name: str, config: dict[str, Any], batch: int, new: int, keys: i
     return Case(name, draw_args, {"config": fields_of(config, *INDEXED, "index_topk")}, **more)
 
 
-def nothing_to_round(draw: Draw) -> Sequence[Any]:
-    """Arguments of scores in bfloat16: x and latent have a single 1 each, at position 0, so q and w are exact."""
-    ones = [torch.eye(SMALL[n])[torch.randperm(SMALL[n], generator=draw.generator)[:3], None] for n in INDEXED[1:3]]
-    keys = draw.normal(3, draw.size("S", 8, 9, 11), SMALL["index_head_dim"])
-    return [*(tensor.bfloat16() for tensor in (*ones, keys)), rope_table(torch.tensor([0]), SMALL)]
+def exact_queries(draw: Draw) -> Sequence[Any]:
+    """Arguments of scores in bfloat16, at position 0: latent has a single 1, so that queries are exact."""
+    latent = torch.eye(SMALL["q_lora_rank"])[torch.randperm(SMALL["q_lora_rank"], generator=draw.generator)[:3], None]
+    x, keys = draw.normal(3, 1, SMALL["hidden_size"]), draw.normal(3, draw.size("S", 8, 9, 11), SMALL["index_head_dim"])
+    return [*(tensor.bfloat16() for tensor in (x, latent, keys)), rope_table(torch.tensor([0]), SMALL)]
 
 
 SCORES = Exercise(
@@ -226,10 +227,11 @@ SCORES = Exercise(
         scores_case("tiny inputs", OTHER, 1, 4, 5, start=4, scale=1e-2),
         scores_case("bfloat16", SMALL, 2, 5, 8, start=2, dtype=torch.bfloat16, tolerance=BY_DTYPE[torch.bfloat16]),
         Case(
-            "bfloat16, where queries and weights are exact",
-            nothing_to_round,
+            "bfloat16, where only the heads' weights are rounded",
+            exact_queries,
             {"config": fields_of(SMALL, *INDEXED, "index_topk")},
             dtype=torch.bfloat16,
+            right=call_rounded_scores,
         ),
     ],
 )
@@ -246,6 +248,12 @@ def select_case(
         return [shift + draw.normal(batch, T, slots + more_slots, scale=scale), k]
 
     return Case(name, draw_args, **more)
+
+
+def close_scores(draw: Draw) -> Sequence[Any]:
+    """Scores above 1 that differ by 2^-20 at least: [1, T, T], and k."""
+    T = draw.size("T", 8, 7, 9)
+    return [1 + draw.normal(1, T, T).argsort(dim=-1) * 2.0**-20, 3]
 
 
 def equal_scores(draw: Draw) -> Sequence[Any]:
@@ -274,6 +282,7 @@ SELECT = Exercise(
         select_case("more may be chosen than there are", 2, 5, 7, 12),
         select_case("one of 6 tokens", 2, 6, 6, 1),
         select_case("one new token of 1,100, of which 70 are chosen", 1, 1, 1100, 70, shift=10.0),
+        Case("scores that differ by a millionth", close_scores),
         Case("whole scores, many of them equal, of which any will do", equal_scores, **OF_EQUALS),
         select_case(
             "how many numbers are returned where fewer tokens may be seen",
@@ -475,16 +484,54 @@ MODEL = Exercise(
 )
 
 
-def recall_case(name: str, shape: Sequence[int], k: int) -> Case:
-    """A case of what a choice finds. shape: texts and tokens."""
+def recall_case(name: str, shape: Sequence[int], k: int, shift: float = 0.0, scale: float = 1.0) -> Case:
+    """A case of what a choice finds. shape: texts and tokens; scale and shift: of the scores."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         B, T = draw.size("B", shape[0], shape[0] + 1), draw.size("T", shape[1], shape[1] + 2)
         likes = 1.5 * draw.normal(B, T, T)
         weights = likes.masked_fill(torch.ones(T, T, dtype=torch.bool).triu(1), float("-inf")).softmax(dim=-1)
-        return likes + 1.5 * draw.normal(B, T, T), weights, k  # later tokens have scores as well
+        return shift + scale * (likes + 1.5 * draw.normal(B, T, T)), weights, k  # later tokens have scores as well
 
     return Case(name, draw_args, tolerance=Tolerance(1e-4))
+
+
+def weights_of_zero(draw: Draw) -> Sequence[Any]:
+    """Scores and weights [1, T, T], and k. All queries but the last have k weights above 0, and the others are 0."""
+    T, k = draw.size("T", 7, 6, 8), 2
+    weights = (draw.normal(1, T, T).abs() + 0.1).tril()
+    few = torch.zeros(1, T, T).scatter(-1, weights.topk(k).indices, 1.0)
+    few[:, -1] = 1.0
+    return [draw.normal(1, T, T), weights * few, k]
+
+
+def equal_at_the_edge(draw: Draw) -> Sequence[Any]:
+    """Scores and weights [2, T, T], and k. The tokens from 3 on have the score 0 and the same small weight.
+
+    One of them is chosen beside tokens 0 and 1, and it makes no difference which: attention's own best are the first 3.
+    """
+    T = draw.size("T", 8, 7, 9)
+    scores, weights = torch.zeros(2, T, T), torch.full((2, T, T), 0.25)
+    scores[..., :2], scores[..., 2] = draw.normal(2, T, 2).abs() + 0.5, -1.0
+    weights[..., :3] = draw.normal(2, T, 3).abs() + 0.5
+    return [scores, weights.tril(), 3]
+
+
+def beyond_256(draw: Draw) -> Sequence[Any]:
+    """A score and a weight for each token, [T], and k. Tokens from 256 on have the highest scores.
+
+    Those that are 256 before them have the largest weights.
+    """
+    T = draw.size("T", 259, 260)
+    scores, weights = draw.normal(T).clamp(-3, 3), draw.normal(T).abs().clamp(0.01, 3)
+    scores[256:] = weights[: T - 256] = 4.0 + torch.arange(T - 256)
+    return [scores, weights, 2]
+
+
+LONG: dict[str, Any] = {
+    "drive": drives.shares_of_one_text,
+    "right": lambda scores, weights, k: right_recall(*(t.expand(1, len(t), -1) for t in (scores, weights)), k),
+}
 
 
 RECALL = Exercise(
@@ -502,6 +549,10 @@ RECALL = Exercise(
         recall_case("one token", (3, 7), 1),
         recall_case("5 of up to 20 tokens", (1, 20), 5),
         recall_case("a single query has more than k tokens", (2, 7), 6),
+        recall_case("every score below -1e10", (1, 8), 3, shift=-1e11, scale=1e10),
+        Case("some weights are exactly 0", weights_of_zero, tolerance=Tolerance(1e-4)),
+        Case("equal scores, of which any will do", equal_at_the_edge, tolerance=Tolerance(1e-4)),
+        Case("more than 256 tokens", beyond_256, **LONG, tolerance=Tolerance(1e-4)),
     ],
 )
 
@@ -514,6 +565,10 @@ def costs_case(name: str, config: Mapping[str, Any], tokens: int, low: int, high
     """A case of the costs: a config, tokens, in a hidden recording any others from low to high, and what else is given."""
     fields = fields_of(config, *SHARES, *READ, "index_head_dim")
     return Case(name, lambda draw: [Config(fields), draw.number("tokens", tokens, low, high), *others])
+
+
+def without_topk(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name != "index_topk"}
 
 
 def real(name: str) -> Config:
@@ -531,7 +586,9 @@ COSTS = Exercise(
         costs_case("DeepSeek-V3.2, 131,072 tokens", real("deepseek-v3.2"), 131_072, 100_000, 131_071),
         costs_case("DeepSeek-V3.2, 1,000 tokens", real("deepseek-v3.2"), 1_000, 900, 2_000),
         costs_case("DeepSeek-V3, which reads every row", real("deepseek-v3"), 32_768, 20_000, 40_000),
+        costs_case("DeepSeek-V3.2 without index_topk", without_topk(real("deepseek-v3.2")), 4_000, 3_000, 5_000),
         costs_case("GLM-5.2, whose layers share choices", real("glm-5.2"), 65_536, 50_000, 70_000),
+        costs_case("GLM-5.2's first 5 layers", real("glm-5.2").replace(num_hidden_layers=5), 2_500, 2_100, 3_000),
         costs_case("a small one, in float32", OTHER, 40, 30, 60, 4),
         costs_case("a small one, in 8 bits", SECOND_SHARED, 23, 10, 50, 1),
     ],

@@ -413,7 +413,7 @@ def costs_layer_by_layer(config: Config, tokens: int, element_bytes: int = 2) ->
 def costs_from_shapes(config: Config, tokens: int, element_bytes: int = 2) -> tuple[int, Tensor]:
     """With the sizes of tensors that hold no numbers."""
     types = config.get("indexer_types") or ["full"] * config.num_hidden_layers
-    choosing = types.count("full") if config.get("index_topk") else 0
+    choosing = types[: config.num_hidden_layers].count("full") if config.get("index_topk") else 0
     rows = min(tokens, config.get("index_topk") or tokens)
     with torch.device("meta"):
         heads = torch.empty(
@@ -429,10 +429,10 @@ def costs_from_shapes(config: Config, tokens: int, element_bytes: int = 2) -> tu
 
 
 def recall_by_masks(scores: Tensor, weights: Tensor, k: int) -> tuple[float, float]:
-    """Two masks of the chosen tokens, from the k-th largest of what may be seen."""
+    """Two masks of the chosen tokens, from the rank of each among those that may be seen."""
     seen = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
     scores, weights = (t.masked_fill(~seen, float("-inf"))[:, k:] for t in (scores, weights))
-    chosen, best = (t >= t.sort(dim=-1, descending=True).values[..., k - 1 : k] for t in (scores, weights))
+    chosen, best = (t.argsort(descending=True).argsort() < k for t in (scores, weights))
     return float(weights[chosen].sum() / weights[best].sum()), float((chosen & best).sum() / best.sum())
 
 

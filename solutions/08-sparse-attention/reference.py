@@ -106,6 +106,11 @@ def call_scores(module: Any, x: Tensor, latent: Tensor, keys: Tensor, table: Ten
     return seen.found[0]
 
 
+def call_rounded_scores(module: Any, x: Tensor, latent: Tensor, keys: Tensor, table: Tensor) -> Tensor:
+    """As `call_scores`, in bfloat16 whatever comes in: float64 would not round the heads' weights."""
+    return call_scores(module.bfloat16(), x.bfloat16(), latent.bfloat16(), keys.bfloat16(), table)
+
+
 def run_attention(module: Any, x: Tensor, table: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
     """The output for the whole text, and the masked scores of its indexer, if it has one."""
     more = {} if chosen is None else {"prev_topk_indices": chosen}
@@ -240,9 +245,10 @@ def right_room(config: Any, batch: int, capacity: int, parts: list[Tensor], step
 def right_costs(config: Mapping[str, Any], tokens: int, element_bytes: int = 2) -> list[int]:
     H, r, p = (config[f] for f in ("num_attention_heads", "kv_lora_rank", "qk_rope_head_dim"))
     layers, topk = config["num_hidden_layers"], config.get("index_topk")
-    types = config.get("indexer_types") or ["full" if topk else "none"] * layers
+    types = (config.get("indexer_types") or ["full" if topk else "none"] * layers)[:layers]
     dtype = {1: torch.int8, 2: torch.bfloat16, 4: torch.float32}[element_bytes]
     fields = fields_of(config, "num_hidden_layers", "indexer_types", "first_k_dense_replace")
+    fields |= {"indexer_types": types} if "indexer_types" in fields else {}
     kind = DeepseekV3Config if not topk else GlmMoeDsaConfig if is_glm(config) else DeepseekV32Config
     cache = DynamicCache(config=kind(**fields))
     with torch.device("meta"), FlopCounterMode(display=False) as counter:

@@ -1291,7 +1291,8 @@ def costs(config: Config, tokens: int, element_bytes: int = 2) -> tuple[int, int
     kv_lora_rank + qk_rope_head_dim of them for the score and kv_lora_rank for the sum. An index head reads a key with
     index_head_dim, and one more for its weight. The newest token is one of `tokens` and reads itself too.
     Bytes: the rows of all layers, and the index keys of those layers that have an indexer.
-    A config without index_topk reads every row and has no indexer.
+    A config without index_topk reads every row and has no indexer. Layers beyond num_hidden_layers do not count, even
+    where indexer_types names them.
     """
     ### BEGIN SOLUTION
     layers, row = config.num_hidden_layers, config.kv_lora_rank + config.qk_rope_head_dim
