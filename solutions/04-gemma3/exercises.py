@@ -147,6 +147,7 @@ EMBEDDING = Exercise(
 )
 
 
+HALF = torch.float16
 RMS_NORM = Exercise(
     name="gemma3.rms_norm",
     solution="RMSNorm",
@@ -161,6 +162,7 @@ RMS_NORM = Exercise(
         Case("queries: [B, T, H, head_dim]", lambda draw: [draw.normal(2, 5, 3, 10)], {"dim": 10, "eps": 1e-2}),
         Case("tiny inputs", lambda draw: with_zeros(draw.normal(2, 5, 24, scale=1e-3)), {"dim": 24, "eps": 1e-6}),
         Case("bfloat16", lambda draw: [draw.normal(1, 9, 40)], {"dim": 40, "eps": 1e-6}, torch.bfloat16, ROUNDED_ONCE),
+        Case("hundreds, in float16", lambda draw: [draw.normal(1, 5, 24, scale=400.0)], {"dim": 24, "eps": 1e-6}, HALF),
     ],
 )
 

@@ -209,7 +209,9 @@ ROPE = Exercise(
         Case("positions 5 to 11", rope_args(2, 3, range(5, 12), SMALL)),
         Case("positions 3, 40 and 17, one head", rope_args(3, 1, [3, 40, 17], PLAIN)),
         Case("as many heads as tokens", rope_args(1, 4, range(3, 7), SMALL)),
+        Case("a single pair of channels", rope_args(2, 2, range(4, 9), SMALL | {"qk_rope_head_dim": 2})),
         Case("bfloat16", rope_args(2, 3, range(2, 7), SMALL), dtype=torch.bfloat16),
+        Case("float16", rope_args(1, 2, range(2, 7), SMALL), dtype=torch.float16),
     ],
 )
 
