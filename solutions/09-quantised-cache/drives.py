@@ -103,24 +103,31 @@ def levels_of(lloyd_max: Any, bits: int, dim: int) -> Tensor:
 
 
 def encoded_and_decoded(module: Any, x: Tensor) -> Tensor:
-    """What decode gives, the codes and the norm, side by side. The codes of a vector of zeros do not count."""
+    """What decode gives, the codes and the norm, side by side. The codes of a vector of zeros do not count.
+
+    Longer vectors are encoded before the codes are decoded.
+    """
     codes, norm = tensors_given(module.encode(x), ["codes", "norm"])
     of_form(codes, "codes", list(x.shape), torch.uint8)
     of_form(norm, "norm", [*x.shape[:-1], 1], torch.float32)
+    module.encode(2 * x)
     back = of_form(tensor_given(module.decode(codes, norm), "decode"), "decoded", list(x.shape), torch.float32)
     return torch.cat([back, codes.float() * (norm > 0), norm], dim=-1)
 
 
 def signs_and_decoded(module: Any, x: Tensor) -> Tensor:
-    """What decode gives, the codes, the signs, the norm and the length, side by side."""
+    """What decode gives, the codes, the signs, the norm and the length, side by side. The codes of a vector of zeros do
+    not count. Longer vectors are encoded before the codes are decoded.
+    """
     codes, norm, signs, length = tensors_given(module.encode(x), ["codes", "norm", "signs", "length"])
     for name, tensor in (("codes", codes), ("signs", signs)):
         of_form(tensor, name, list(x.shape), torch.uint8)
     for name, tensor in (("norm", norm), ("length", length)):
         of_form(tensor, name, [*x.shape[:-1], 1], torch.float32)
+    module.encode(2 * x)
     back = tensor_given(module.decode(codes, norm, signs, length), "decode")
     of_form(back, "decoded", list(x.shape), torch.float32)
-    return torch.cat([back, codes.float() * (norm > 0), signs.float() * (length > 0), norm, length], dim=-1)
+    return torch.cat([back, codes.float() * (norm > 0), signs.float(), norm, length], dim=-1)
 
 
 class HalvedMeans:

@@ -16,6 +16,7 @@ from .reference import (
     RightProduct,
     RightTurboQuant,
     clear_vectors,
+    close_group_codes,
     keep,
     near_codes,
     near_group_codes,
@@ -90,7 +91,8 @@ GROUPS = Exercise(
         groups_case("1 bit", (2, 15), 1, 5),
         groups_case("tiny inputs, 3 bits", (3, 2, 8), 3, 4, scale=1e-8),
         groups_case("equal numbers, 2 bits", (4, 10), 2, 5, first=0.75),
-        groups_case("bfloat16, 1 bit", (2, 2, 6), 1, 3, dtype=torch.bfloat16),
+        rounding_case(close_group_codes, "numbers just above 1,000, 6 bits", (2, 5, 24), 6, 8),
+        groups_case("bfloat16, 3 bits", (2, 2, 6), 3, 3, dtype=torch.bfloat16),
     ],
 )
 
@@ -122,7 +124,7 @@ def unpack_case(name: str, shape: Sequence[int], bits: int) -> Case:
 
 def right_unpacked(packed: Tensor, bits: int, n: int) -> Tensor:
     """The codes of each row, read out of one whole number."""
-    rows = [int.from_bytes(bytes(row), "little") for row in packed.flatten(0, -2).tolist()]
+    rows = [int.from_bytes(bytes(row), "little") for row in packed.reshape(-1, packed.shape[-1]).tolist()]
     codes = [[row >> i * bits & 2**bits - 1 for i in range(n)] for row in rows]
     return torch.tensor(codes).view(*packed.shape[:-1], n)
 
@@ -140,6 +142,7 @@ BITS = Exercise(
         pack_case("pack 2 bits, a last byte that is not full", (2, 3, 7), 2),
         pack_case("pack 3 bits, across bytes", (2, 2, 8), 3),
         pack_case("pack 1 bit", (4, 13), 1),
+        pack_case("pack 6 bits, one axis", (10,), 6),
         pack_case("pack 5 bits, rows of 3, five axes", (2, 1, 2, 1, 3), 5),
         pack_case("pack 7 bits, rows of 9", (2, 9), 7),
         pack_case("pack 8 bits: each code is a byte", (3, 4), 8),
@@ -147,6 +150,7 @@ BITS = Exercise(
         unpack_case("unpack 3 bits, a last byte that is not full", (2, 2, 7), 3),
         unpack_case("unpack 2 bits", (2, 9), 2),
         unpack_case("unpack 7 bits", (2, 4, 2, 6), 7),
+        unpack_case("unpack 6 bits, one axis", (9,), 6),
     ],
 )
 
@@ -210,7 +214,8 @@ def vectors_case(name: str, shape: Sequence[int], bits: int, product: bool = Fal
     scale, first_zero = more.pop("scale", 1.0), more.pop("first_zero", False)
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        x = clear_vectors(draw, (draw.size("first", shape[0], shape[0] + 1), *shape[1:]), bits, scale, product)
+        first = [draw.size("first", shape[0], shape[0] + 1)] if len(shape) > 1 else []
+        x = clear_vectors(draw, (*first, *shape[len(first) :]), bits, scale, product)
         if first_zero:
             x[0] = 0.0
         return [x]
@@ -270,6 +275,7 @@ PRODUCT = Exercise(
     weights=keep,
     drive=drives.signs_and_decoded,
     differentiable=False,
+    without={"Zeros": "a vector of zeros is a case"},
     points=6,
     sizes=widths,
     uses=["quantised_cache.turboquant"],
@@ -279,6 +285,7 @@ PRODUCT = Exercise(
         vectors_case("4 bits, long vectors", (5, 36), 4, product=True, scale=30.0),
         vectors_case("tiny inputs", (3, 2, 20), 3, product=True, scale=1e-4),
         vectors_case("a vector of zeros", (3, 16), 2, product=True, first_zero=True),
+        vectors_case("one vector alone", (18,), 3, product=True),
         vectors_case("bfloat16", (2, 2, 24), 3, product=True, dtype=torch.bfloat16),
     ],
 )

@@ -69,6 +69,16 @@ def near_group_codes(draw: Draw, shape: Sequence[int], bits: int, group: int, sc
     return ((codes * (0.3 + draw.normal(*sizes).abs()) + draw.normal(*sizes, scale=3.0)) * scale).flatten(-2)
 
 
+def close_group_codes(draw: Draw, shape: Sequence[int], bits: int, group: int, scale: float = 1.0) -> Tensor:
+    """x [shape] of numbers from 1,000 on that float32 holds exactly, a step of the codes being 1.6 times its smallest."""
+    most = 2**bits - 1
+    pieces = (*shape[:-1], shape[-1] // group, group)
+    codes = torch.randint(0, most + 1, pieces, generator=draw.generator)
+    codes[..., 0], codes[..., -1] = most, 0
+    low = torch.randint(0, 100, (*pieces[:-1], 1), generator=draw.generator)
+    return (1000 + (low + (1.6 * codes).round()) / 2**14).flatten(-2) * scale
+
+
 def jitter(draw: Draw, shape: Sequence[int]) -> Tensor:
     """Numbers between -0.4 and 0.4: what is rounded away, and is clear of a half."""
     return 0.8 * torch.rand(tuple(shape), generator=draw.generator) - 0.4
@@ -79,7 +89,7 @@ def jitter(draw: Draw, shape: Sequence[int]) -> Tensor:
 
 def right_packed(codes: Tensor, bits: int) -> Tensor:
     """The bytes of each row as one whole number has them, the lowest first."""
-    rows = codes.flatten(0, -2).tolist()
+    rows = codes.reshape(-1, codes.shape[-1]).tolist()
     size = math.ceil(codes.shape[-1] * bits / 8)
     packed = [list(sum(code << i * bits for i, code in enumerate(row)).to_bytes(size, "little")) for row in rows]
     return torch.tensor(packed).view(*codes.shape[:-1], size)
@@ -182,7 +192,7 @@ def right_product(module: Any, x: Tensor) -> Tensor:
     signs = torch.einsum("ij,...j->...i", projection, rest) > 0
     guess = torch.einsum("ij,...i->...j", projection, torch.where(signs, 1.0, -1.0).double())
     back = back + math.sqrt(math.pi / 2) / x.shape[-1] * length * guess
-    return torch.cat([back, codes, signs.where(length > 0, False), norm, length], dim=-1).float()
+    return torch.cat([back, codes, signs, norm, length], dim=-1).float()
 
 
 def clear_vectors(draw: Draw, shape: Sequence[int], bits: int, scale: float = 1.0, product: bool = False) -> Tensor:
