@@ -577,10 +577,10 @@ class Said:
 
     def __call__(self, tokens: list[int], n: int) -> list[int]:
         self.calls += 1
-        if self.calls > 1000:
-            raise RuntimeError("propose was asked for guesses more than 1,000 times, for a text of fewer tokens")
+        if self.calls > 1100:
+            raise RuntimeError("propose was asked for guesses more than 1,100 times, for a text of fewer tokens")
         self.wanted += n
-        places = [i for i, token in enumerate(tokens[:-1]) if token == tokens[-1]]
+        places = [i for i, token in enumerate(tokens[:-1]) if token == tokens[-1]] if self.offered else []
         guesses = tokens[places[-1] + 1 :][: min(n, self.offered)] if places else []
         given = [token + 1000 if (self.calls + i) % 3 < self.wrong else token for i, token in enumerate(guesses)]
         self.given.append((given, list(given)))
