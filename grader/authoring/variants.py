@@ -348,6 +348,7 @@ def _of_values(task: Task, asked: Asked) -> Iterator[v.Variant]:
     if (case.weights or place is not None) and output.dtype == case.dtype == torch.float32:
         yield v.Double(exact=True)
         yield v.Double(exact=False)  # where the docstring says in which dtype to compute
+        yield v.Double(exact=False, as_ever=True)  # or of which dtype the output is
         if all(one.dtype == torch.float32 for one in task.cases):
             yield v.Coarse()
     if place is not None and output.is_floating_point():

@@ -612,12 +612,13 @@ class DoubleWeights(Variant):
 
 @dataclass(frozen=True)
 class Double(Variant):
-    """Inputs and weights in float64, in which the output is too.
+    """Inputs and weights in float64, in which the output is too, or in float32 as ever.
 
     exact: whether its numbers have more digits than float32 holds. Of one whose digits end there, float32 is made.
     """
 
     exact: bool
+    as_ever: bool = False
 
     @property
     def own_module(self) -> bool:
@@ -633,7 +634,7 @@ class Double(Variant):
         return output.float() if self.exact and not has_digits_of_float64(output) else output
 
     def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
-        return recorded.double()
+        return recorded if self.as_ever else recorded.double()
 
 
 class Coarse(Variant):

@@ -596,6 +596,16 @@ def runs_counted(function: Any, prompt: list[int], written: list[int], guesses: 
     return count
 
 
+def long_text(written: list[int]) -> list[int]:
+    """A text again and again, 990 tokens longer."""
+    return (written * 1000)[: len(written) + 990]
+
+
+def runs_of_long_text(function: Any, prompt: list[int], written: list[int], guesses: int, rule: list[int]) -> int:
+    """How many runs the function counts where the text is written again and again."""
+    return runs_counted(function, prompt, long_text(written), guesses, rule)
+
+
 def guesses_wanted(function: Any, prompt: list[int], written: list[int], guesses: int, rule: list[int]) -> list[int]:
     """How often the function asks for guesses, and for how many in all."""
     said = Said(*rule)

@@ -24,6 +24,7 @@ from .reference import (
     right_fused,
     right_guesses,
     right_int8,
+    right_long_runs,
     right_lookup,
     right_memory,
     right_pieces,
@@ -652,6 +653,7 @@ def replay_case(
     return Case(name, draw_args, **more)
 
 
+LONG = {"drive": drives.runs_of_long_text, "right": right_long_runs}
 CALLS = {"drive": drives.guesses_wanted, "right": right_wanted}
 REPLAY = Exercise(
     name="fast_decoding.replay",
@@ -665,7 +667,7 @@ REPLAY = Exercise(
         replay_case("one of three guesses is wrong", 8, 50, 4, 3, [8, 1]),
         replay_case("two of three are wrong", 10, 30, 6, 5, [7, 2]),
         replay_case("no more than 2 come", 6, 35, 3, 6, [2, 0]),
-        replay_case("a text of 1,000 tokens, and nobody guesses", 5, 1000, 7, 2, [0, 0]),
+        replay_case("a text of 1,000 tokens, and nobody guesses", 5, 10, 7, 2, [0, 0], **LONG),
         replay_case("ids from 30,000 on", 7, 19, 5, 4, [6, 0], first=30_000),
         replay_case("how often guesses are asked for, and how many in all", 9, 45, 8, 7, [5, 1], **CALLS),
         replay_case("how often guesses are asked for where nothing is to be written", 4, 0, 9, 8, [3, 0], **CALLS),

@@ -12,7 +12,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3Rotary
 from grader.authoring.kit import Config, Draw, hf
 from grader.kv import bytes_at
 
-from .drives import Said, calls_of_a_draft, greedy
+from .drives import Said, calls_of_a_draft, greedy, long_text
 
 
 def is_llama(config: Mapping[str, Any]) -> bool:
@@ -245,6 +245,10 @@ def right_lookup(tokens: Sequence[int], n: int, longest: int) -> list[int]:
 
 def right_runs(prompt: Sequence[int], written: Sequence[int], guesses: int, rule: Sequence[int]) -> int:
     return right_wanted(prompt, written, guesses, rule)[0]
+
+
+def right_long_runs(prompt: Sequence[int], written: Sequence[int], guesses: int, rule: Sequence[int]) -> int:
+    return right_runs(prompt, long_text(list(written)), guesses, rule)
 
 
 def right_wanted(prompt: Sequence[int], written: Sequence[int], guesses: int, rule: Sequence[int]) -> list[int]:

@@ -378,6 +378,19 @@ def test_where_float32_is_asked_for_no_more_is_asked() -> None:
     assert examine_here(recording, "toy.rounded", exactly).right
 
 
+def test_what_is_float32_for_any_input_is_so_for_float64() -> None:
+    def always(x: Tensor) -> Tensor:
+        return x.float() * 0.1
+
+    def as_the_input(x: Tensor) -> Tensor:
+        return x * 0.1
+
+    cases = [Case(str(n), lambda draw, n=n: [draw.normal(n, 3)]) for n in (2, 5)]  # type: ignore[misc]
+    recording = recorded_with_variants(Exercise("toy.always", "always", always, cases, function=True), always)
+    told = told_of(recording, "toy.always", as_the_input)
+    assert "with weights and inputs in float64 it is another: it is float64, and should be float32" in told
+
+
 def test_more_rows_are_asked_of_all_arguments_alike() -> None:
     def dots(q: Tensor, k: Tensor) -> Tensor:
         return q @ k.mT
