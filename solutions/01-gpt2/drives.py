@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from grader.authoring.drives.generation import ints_among, tokens_written
+from grader.authoring.drives.use import left_by_calls
 
 
 def logits(model: Any, ids: Tensor) -> Tensor:
@@ -181,29 +182,7 @@ def costs_of_heads(
 def what_changed(
     cost_of_head: Any, ids: Tensor, heads: int, asked: list[list[int]], weights: list[Tensor]
 ) -> list[int]:
-    """How many of the model's numbers, in float64, are others afterwards; how many parameters are, or need a gradient
-    no longer, or now; how many gradients; how many modules are in another mode; and how many hooks more or fewer there
-    are."""
-    model = SmallGPT(heads, *weights).double()
-    own = list(model.parameters())
-    model.h[0].attn.c_proj.weight.requires_grad_(False)
-    for block in model.h:
-        block.attn.c_proj.register_forward_pre_hook(lambda module, args: None)
-    for parameter in own:
-        parameter.data /= 3  # numbers that float32 would round
-        parameter.grad = torch.ones_like(parameter)
-    before, frozen = [parameter.detach().clone() for parameter in own], [not one.requires_grad for one in own]
-    modes = [True, False] if len(asked) > 1 else [True]
-    others = 0
-    for training, (layer, head) in zip(modes, asked, strict=False):
-        model.train(training)
-        cost_of_head(model, ids, layer, head)
-        others += sum(module.training != training for module in model.modules())
-    after = list(model.parameters())
-    return [
-        sum(int((new != old).sum()) for new, old in zip(after, before, strict=True)),
-        sum(new is not old or new.requires_grad == was for new, old, was in zip(after, own, frozen, strict=True)),
-        sum(one.grad is None or not bool((one.grad == 1).all()) for one in own),
-        others,
-        sum(abs(len(block.attn.c_proj._forward_pre_hooks) - 1) for block in model.h),
-    ]
+    """What the costs of heads leave behind in the model: see `left_by_calls`."""
+    model = SmallGPT(heads, *weights)
+    calls = [lambda place=place: cost_of_head(model, ids, *place) for place in asked]
+    return left_by_calls(model, model.h[0].attn.c_proj.weight, calls)

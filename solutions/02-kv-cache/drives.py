@@ -265,17 +265,6 @@ def numbers_stored(function: Any, q: Tensor, kv: Tensor, chunks: list[int]) -> i
     return group(function, q, kv, chunks)[1].stored
 
 
-def generated_in_turns(generate: Any, toy: Any, ids: Tensor, *others: Any) -> list[int]:
-    """The tokens that `generate` writes, while the same model writes behind another prompt."""
-    model = CachedToyOfOneText(toy, ids).eval()
-    second = iter(generate(model, ids.flip(1), *others))
-    tokens = []
-    for token in generate(model, ids, *others):
-        tokens.append(int(token))
-        next(second, None)
-    return tokens
-
-
 def pays_on(
     pays_after: Any, config: Any, devices: list[list[float]], batch: int = 1, element_bytes: int = 2
 ) -> list[int]:

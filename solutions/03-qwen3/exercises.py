@@ -11,6 +11,7 @@ from grader.authoring.drives.generation import (
     STILL_TRAINING,
     generated_after_other_weights,
     generated_despite_config,
+    generated_in_turns,
 )
 from grader.authoring.kit import ROUNDED_ONCE, Case, Draw, Exercise, Tolerance, configs, hf, with_mistakes
 from grader.authoring.kit.inputs import alike, with_zeros
@@ -95,6 +96,7 @@ def far_from_zero(draw: Draw) -> Sequence[Any]:
     )
 
 
+HALF = torch.float16
 RMS_NORM = Exercise(
     name="qwen3.rms_norm",
     solution="RMSNorm",
@@ -108,6 +110,7 @@ RMS_NORM = Exercise(
         Case("queries: [B, T, H, head_dim]", lambda draw: [draw.normal(2, 5, 3, 10)], {"dim": 10, "eps": 1e-2}),
         Case("tiny inputs", lambda draw: with_zeros(draw.normal(2, 5, 24, scale=1e-3)), {"dim": 24, "eps": 1e-6}),
         Case("bfloat16", lambda draw: [draw.normal(2, 5, 40)], {"dim": 40, "eps": 1e-6}, torch.bfloat16, ROUNDED_ONCE),
+        Case("hundreds, in float16", lambda draw: [draw.normal(1, 5, 24, scale=400.0)], {"dim": 24, "eps": 1e-6}, HALF),
     ],
 )
 
@@ -164,6 +167,7 @@ ROPE = Exercise(
         Case("positions 5 to 11", rope_args(2, 3, range(5, 12), 10, 10000.0)),
         Case("one position, one head", rope_args(3, 1, [9], 16, 1000000.0)),
         Case("bfloat16", rope_args(2, 3, range(2, 7), 10, 10000.0), dtype=torch.bfloat16),
+        Case("float16", rope_args(1, 2, range(2, 7), 10, 10000.0), dtype=HALF),
     ],
 )
 
@@ -290,6 +294,7 @@ GENERATE = Exercise(
     fixed=FIXED,
     cases=[
         Case("8 new tokens", generation_args(prompt=4, new_tokens=8)),
+        Case("two texts in turns, with the same model", generation_args(6, new_tokens=7), drive=generated_in_turns),
         Case("stops at the first of two end tokens", generation_args(5, new_tokens=9, stop_at=3, vocabulary=47)),
         Case("stops at the last of two end tokens", generation_args(prompt=6, new_tokens=8, stop_at=2, last=True)),
         Case(
@@ -423,7 +428,7 @@ def context_case(name: str, sizes: tuple[int, int, int], starts: list[int], befo
         V, D, tokens = sizes
         shift = draw.number("shift", 0, 1, 4)
         places = 0.7 * draw.normal(max(befores) + length, D)
-        return [1.3 * draw.normal(V, D), places, draw.tokens(V, tokens), [s + shift for s in starts], befores, length]
+        return [1.3 * draw.normal(V, D), places, draw.tokens(V, tokens + shift), [s + shift for s in starts], befores, length]
 
     return Case(name, draw_args, tolerance=Tolerance(1e-4))
 
@@ -439,8 +444,8 @@ LOSS_AFTER = Exercise(
     axes="context",
     cases=[
         context_case("two pieces of 5 tokens, behind 1, 4 and 9", (11, 4, 50), [12, 25], [1, 4, 9], 5),
-        context_case("three pieces of 3 tokens, behind 7 and 2", (8, 6, 60), [9, 20, 41], [7, 2], 3),
-        context_case("one piece of one token, behind 6", (6, 5, 30), [14], [6], 1),
+        context_case("three pieces of 3 tokens, one of them twice, behind 7 and 2", (8, 6, 60), [41, 9, 41], [7, 2], 3),
+        context_case("the last token of a story of 7, behind all the others", (6, 5, 7), [6], [6], 1),
     ],
 )
 

@@ -62,7 +62,7 @@ def generation_args(
 ) -> Any:
     """Draws ToyLM, ids [1, prompt], new_tokens and, for `stop_at`, two end tokens of which that one comes first.
 
-    The other one stands in the prompt, as in a chat the marks that ended earlier turns do. Neither comes where
+    The other one ends the prompt, as in a chat the mark does that ended the last turn. Neither comes where
     `stop_at` is `new_tokens`. last: whether the one that comes is the last in the list.
     """
 
@@ -72,7 +72,7 @@ def generation_args(
         if stop_at is None:
             return toy, ids, new_tokens
         written = reference_generate(toy, ids, new_tokens).tolist()
-        never = [token for token in [*ids[0].tolist(), *range(vocabulary)] if token not in written]
+        never = [token for token in [*ids[0].flip(0).tolist(), *range(vocabulary)] if token not in written]
         if stop_at == new_tokens:
             return toy, ids, new_tokens, never[:2]
         earlier = never[0]

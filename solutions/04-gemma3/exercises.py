@@ -68,7 +68,8 @@ NO_WINDOW = ONE_HEAD | {"layer_types": [FULL], "num_hidden_layers": 1, "hidden_s
 NO_WINDOW |= {"num_attention_heads": 1}
 ALL_SLIDE = NO_WINDOW | {"layer_types": [SLIDING], "vocab_size": 13, "hidden_size": 8, "intermediate_size": 10}
 # As transformers 5 writes a config: thetas by the kind of layer. The layers are in no regular order.
-NESTED: dict[str, Any] = {k: v for k, v in SMALL.items() if k not in ("rope_theta", "rope_local_base_freq")} | {
+LEFT_OUT = "rope_theta", "rope_local_base_freq", "final_logit_softcapping"
+NESTED: dict[str, Any] = {k: v for k, v in SMALL.items() if k not in LEFT_OUT} | {
     "hidden_size": 30,
     "intermediate_size": 20,
     "num_hidden_layers": 4,

@@ -101,7 +101,7 @@ PLAIN: dict[str, Any] = {k: v for k, v in SMALL.items() if k != "rope_parameters
     "qk_nope_head_dim": 10,
     "qk_rope_head_dim": 6,
     "v_head_dim": 5,
-    "max_position_embeddings": 128,
+    "max_position_embeddings": 48,
     "rms_norm_eps": 1e-1,
     "rope_theta": 500.0,
     "rope_scaling": None,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grader.authoring.drives.use import MultiplyAdds
+from grader.authoring.drives.use import MultiplyAdds, left_by_calls
 
 
 def dense_weights(router: Any, x: Tensor) -> Tensor:
@@ -187,10 +187,14 @@ def costs_of_experts(
 ) -> list[float]:
     """What each of the asked experts (layer and expert) costs, one after the other in the same model."""
     model = SmallMixture(embedding, routers, gate_ups, downs).eval()
+    table = model.model.embed_tokens.weight.data  # type: ignore[union-attr]
+    table.neg_()
+    cost_of_expert(model, ids, *asked[0])  # of the same model, before it is trained further
+    table.neg_()
     return [float(cost_of_expert(model, ids, layer, expert)) for layer, expert in asked]
 
 
-def numbers_changed(
+def what_changed(
     cost_of_expert: Any,
     ids: Tensor,
     embedding: Tensor,
@@ -199,10 +203,7 @@ def numbers_changed(
     downs: Tensor,
     asked: list[list[int]],
 ) -> list[int]:
-    """How many of the model's numbers are others afterwards, and how many of its modules are in training mode."""
-    model = SmallMixture(embedding, routers, gate_ups, downs).eval()
-    before = [parameter.detach().clone() for parameter in model.parameters()]
-    for layer, expert in asked:
-        cost_of_expert(model, ids, layer, expert)
-    changed = sum(int((new != old).sum()) for new, old in zip(model.parameters(), before, strict=True))
-    return [changed, sum(module.training for module in model.modules())]
+    """What the costs of experts leave behind in the model: see `left_by_calls`."""
+    model = SmallMixture(embedding, routers, gate_ups, downs)
+    calls = [lambda place=place: cost_of_expert(model, ids, *place) for place in asked]
+    return left_by_calls(model, model.model.layers[0].mlp.experts.down_proj, calls)  # type: ignore[union-attr]

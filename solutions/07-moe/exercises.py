@@ -303,7 +303,7 @@ def cost_case(name: str, shape: Sequence[int], sizes: Sequence[int], asked: list
     return Case(name, draw_args, **more)
 
 
-UNCHANGED = {"drive": drives.numbers_changed, "right": lambda *args: [0, 0]}
+UNCHANGED = {"drive": drives.what_changed, "right": lambda *args: [0, 0, 0, 0, 0]}
 COST = Exercise(
     name="moe.cost_of_expert",
     solution="cost_of_expert",
@@ -322,7 +322,7 @@ COST = Exercise(
         ),
         cost_case("texts of two tokens", (5, 2), (19, 8, 1, 6, 7), [[0, 2], [0, 5], [0, 0]], tolerance=Tolerance(1e-3)),
         cost_case(
-            "what is changed afterwards: numbers, modules in training mode",
+            "what of the model is another afterwards: numbers, parameters, gradients, modules in training mode, hooks",
             (2, 5),
             (11, 9, 2, 3, 4),
             [[1, 1], [0, 2]],

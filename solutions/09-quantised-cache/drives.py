@@ -26,11 +26,11 @@ def of_form(tensor: Tensor, name: str, shape: list[int], dtype: torch.dtype) -> 
 
 
 def symmetric_codes(quantise: Any, x: Tensor, bits: int, dim: Any) -> Tensor:
-    """The codes, and what they stand for: [2, ...]."""
+    """The codes, what they stand for, and the scale of each: [3, ...]."""
     codes, scale = tensors_given(quantise(x, bits, tuple(dim) if isinstance(dim, list) else dim), ["codes", "scale"])
     of_form(codes, "codes", list(x.shape), torch.int8)
     of_form(scale, "scale", list(x.float().amax(dim=dim, keepdim=True).shape), torch.float32)
-    return torch.stack([codes.float(), codes.float() * scale])
+    return torch.stack([codes.float(), codes.float() * scale, scale.expand_as(codes)])
 
 
 def group_codes(quantise_groups: Any, x: Tensor, bits: int, group: int) -> Tensor:

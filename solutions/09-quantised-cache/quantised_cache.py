@@ -247,7 +247,7 @@ def quantise(x: Tensor, bits: int, dim: int | tuple[int, ...]) -> tuple[Tensor, 
     """Round to nearest, with one scale for all numbers along `dim`; symmetric, so 0 stays 0.
 
     scale = max |x| / (2^(bits - 1) - 1), the maximum taken along dim; codes = x / scale, rounded to nearest. In float32.
-    Where all numbers along dim are 0, so are their codes; no other number is too small to be rounded like this.
+    Where all numbers along dim are 0, so are their codes and the scale; numbers of 1e-24 are rounded like any other.
     bits: 2 to 8. dim: an axis or several, also counted from the end.
     x: any shape -> codes of x's shape, int8; scale, float32, of x's shape but 1 along dim. x is about codes * scale.
     """

@@ -28,12 +28,12 @@ def nearest(values: Tensor, levels: Tensor) -> Tensor:
 
 
 def right_symmetric(x: Tensor, bits: int, dim: int | list[int]) -> Tensor:
-    """The codes, and what they stand for: [2, ...]."""
+    """The codes, what they stand for, and the scale of each: [3, ...]."""
     x, most = x.double(), 2 ** (bits - 1) - 1
     scale = x.abs().amax(dim=dim, keepdim=True).float().double() / most
     codes = nearest(x, torch.arange(-most, most + 1) * scale[..., None]) - most
     codes = codes.where(scale.expand_as(x) > 0, 0)
-    return torch.stack([codes, codes * scale]).float()
+    return torch.stack([codes, codes * scale, scale.expand_as(codes)]).float()
 
 
 def right_groups(x: Tensor, bits: int, group: int) -> Tensor:

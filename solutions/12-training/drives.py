@@ -270,19 +270,38 @@ def micro_batches(ids: Tensor, lengths: list[int], sizes: list[int]) -> list[tup
 
 
 def accumulated(
-    accumulate: Any, table: Tensor, head: Tensor, ids: Tensor, lengths: list[int], sizes: list[int]
+    accumulate: Any,
+    table: Tensor,
+    head: Tensor,
+    ids: Tensor,
+    lengths: list[int],
+    sizes: list[int],
+    frozen: bool = False,
 ) -> Tensor:
-    """The loss that was returned and all gradients, of a model that had others before: [1 + numbers]."""
+    """The loss that was returned and all gradients, of a model that had others before: [1 + numbers].
+
+    frozen: whether the table needs no gradient; then it had none before.
+    """
     with torch.enable_grad():
         model = Tiny(table.detach(), head.detach())
+        model.table.requires_grad_(not frozen)
         for parameter in model.parameters():
-            parameter.grad = torch.ones_like(parameter)
-        loss = accumulate(model, micro_batches(ids, lengths, sizes))
+            parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+        batches = micro_batches(ids, lengths, sizes)
+        loss = accumulate(model, batches)
+    before = micro_batches(ids, lengths, sizes)
+    if not all(torch.equal(new, old) for one, other in zip(batches, before, strict=True) for new, old in zip(one, other, strict=True)):
+        raise ValueError("accumulate changed the micro-batches that it was given; the next epoch reads them again")
     if not isinstance(loss, Tensor):
         kind = "None" if loss is None else f"a {type(loss).__name__}"
         raise TypeError(f"accumulate returned {kind}; the loss of the whole batch belongs there, as a tensor")
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
     return torch.cat([loss.detach().float().view(1), *(g.flatten() for g in gradients)])
+
+
+def accumulated_with_a_frozen_table(accumulate: Any, *given: Any) -> Tensor:
+    """The same where the table is frozen."""
+    return accumulated(accumulate, *given, frozen=True)
 
 
 def accumulated_after_nothing(

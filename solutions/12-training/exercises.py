@@ -463,6 +463,7 @@ def accumulate_case(name: str, V: int, D: int, lengths: list[int], sizes: list[i
 
 
 EMPTY = {"drive": drives.accumulated_after_nothing, "right": reference.right_after_nothing}
+FROZEN = {"drive": drives.accumulated_with_a_frozen_table, "right": reference.right_with_a_frozen_table}
 ONE = {"drive": drives.graphs_at_once, "right": lambda *args: torch.tensor([1, 1, 0, len(args[-1])])}
 ACCUMULATE = Exercise(
     name="training.accumulate",
@@ -481,7 +482,9 @@ ACCUMULATE = Exercise(
         accumulate_case("a micro-batch without targets", 8, 3, [0, 4, 6], [1, 1, 1]),
         accumulate_case("no target at all, then some", 5, 4, [3, 1, 4], [2, 1], **EMPTY),
         accumulate_case("all at once", 9, 5, [4, 2, 6], [3]),
+        accumulate_case("the embedding is frozen", 6, 4, [2, 5, 3], [2, 1], **FROZEN),
         accumulate_case("how many activations are kept at once, and the mode", 4, 2, [2, 3, 2, 5], [1, 1, 1, 1], **ONE),
+        accumulate_case("the same for one micro-batch", 4, 2, [2, 3], [2], **ONE),
     ],
 )
 

@@ -184,6 +184,12 @@ def right_accumulated(table: Tensor, head: Tensor, ids: Tensor, lengths: list[in
     return torch.cat([loss.detach().view(1), *(gradient.flatten() for gradient in gradients)])
 
 
+def right_with_a_frozen_table(table: Tensor, *given: Any) -> Tensor:
+    right = right_accumulated(table, *given)
+    right[1 : 1 + table.numel()] = 0.0
+    return right
+
+
 def right_after_nothing(*args: Any) -> Tensor:
     right = right_accumulated(*args)
     return torch.cat([torch.zeros_like(right), right])

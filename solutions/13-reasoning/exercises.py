@@ -110,7 +110,7 @@ PASS = Exercise(
         pass_case(
             "questions that make no sense: more answers chosen than there are", (4, 0, 7), (12, 8, 13), (6, 2, 4)
         ),
-        pass_case("questions that make no sense: k = 0, c beyond 0 to n", (4, 2, 0), (5, -1, 2), (3, 4, 2), (15, 5, 6)),
+        pass_case("questions that make no sense: k = 0, c beyond 0 to n", (4, 2, 0), (5, -1, 2), (3, 4, 2), (15, 5, 6), (0, 0, 1)),
     ],
 )
 
@@ -528,10 +528,13 @@ LOSS = Exercise(
 )
 
 
-def kl_case(name: str, kind: str, shape: Sequence[int], scale: float) -> Case:
+def kl_case(name: str, kind: str, shape: Sequence[int], scale: float, agree: bool = False) -> Case:
+    """A case of an estimate. agree: whether the reference is the policy, as it is at the first step."""
+
     def draw_args(draw: Draw) -> Sequence[Any]:
         B, T = draw.size("B", shape[0], shape[0] + 1), shape[1]
-        return [-draw.normal(B, T).abs() - 0.1, -draw.normal(B, T).abs() * scale - 0.2, kind]
+        log_probs, reference = -draw.normal(B, T).abs() - 0.1, -draw.normal(B, T).abs() * scale - 0.2
+        return [log_probs, log_probs.clone() if agree else reference, kind]
 
     return Case(name, draw_args)
 
@@ -548,6 +551,7 @@ KL = Exercise(
         kl_case("k2", "k2", (3, 4), 1.2),
         kl_case("k3", "k3", (2, 6), 0.8),
         kl_case("k3 with its gradient corrected", "corrected", (4, 3), 1.1),
+        kl_case("k1, where policy and reference agree", "k1", (1, 4), 1.0, agree=True),
     ],
 )
 

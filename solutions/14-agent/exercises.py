@@ -305,9 +305,9 @@ PERMISSION = Exercise(
     uses=["agent.paths"],
     **EVENTS,
     cases=[
-        commands_case("allowed commands", "ls", "ls -l <b>", "cat <a>.txt <b>/<c>.md", "git log --oneline", 'grep -n "<x> <y>" <a>.txt', "ls -a -l", "cat '<x> y'", "ls  -l\t<b>", "cat .git/config", "cat <a>(1).txt", "grep -n <x>* <a>.txt"),
+        commands_case("allowed commands", "ls", "ls -l <b>", "cat <a>.txt <b>/<c>.md", "git log --oneline", 'grep -n "<x> <y>" <a>.txt', "ls -a -l", "cat '<x> y'", "ls  -l\t<b>", "cat .git/config", "cat <a>(1).txt", "grep -n <x>* <a>.txt", "cat \"<x>'s <y>\""),
         commands_case("other commands", "rm <a>.txt", "git push", "git", "gitlog", "", "   ", "ls-<x>", "LS", "/bin/ls", "<x>", "git log-<x>", "'git' log"),
-        commands_case("more than one command", "ls; rm <a>.txt", "ls && rm <x>", "ls | sh", "ls\nrm <a>.txt", "ls `rm <x>`", "ls $(rm <x>)", "ls &", "ls\r<x>", "cat <a>.txt > <x>", "cat < <a>.txt", 'grep "<x>|<y>" <a>.txt', "ls $HOME"),
+        commands_case("more than one command", "ls; rm <a>.txt", "ls && rm <x>", "ls | sh", "ls\nrm <a>.txt", "ls `rm <x>`", "ls $(rm <x>)", "ls &", "ls\r<x>", "cat <a>.txt > <x>", "cat < <a>.txt", 'grep "<x>|<y>" <a>.txt', "ls $HOME", "ls -l\n"),
         commands_case("options", "ls -R", "ls -la", "git log --output=<x>", "git log -n", "git diff --stat=<x>", "git diff --file=<a>.txt", "grep -f <a>.txt", "ls --", "ls --color=<x>", "ls --colors", "git log --stat", "cat -n <a>.txt", "ls -", "git diff --stat --oneline", "git log <a>.txt --output=<x>", "ls <b> -R", "grep <x> -n -f", "git log -5", "ls -L", "git log -N", "grep -I <x>"),
         commands_case("paths that lead out", "cat ../<f>.txt", "cat TOP/<f>.txt", "ls ..", "cat to_file", "ls to_folder", "cat /etc/passwd", "git diff --file=../<f>.txt", "git diff --file=to_file", "git diff --file=to_file <a>.txt", "grep -n <x> ../<f>.txt", "grep -n ../<f>.txt", "cat to_inside/<c>.md", "cat <a>.txt ../<f>.txt", "cat ../<f>.txt <a>.txt", "git diff --file=TOP/work/<a>.txt", "ls ../<x>", "cat to_new", "git diff --file=<x>=/../../<f>.txt", "ls one", "cat <a>.txt <b>/<c>.md <a>.txt <a>.txt ../<f>.txt"),
         commands_case("quotes that are not closed", "cat '<a>.txt", 'grep "<x>', "cat <a>.txt\\", "ls '<b>'", "cat <b>/<c>'.md'"),

@@ -167,6 +167,7 @@ def fork_steps(made: Any, order: list[int], block_size: int, steps: list[list[in
 def packed(function: Any, chunks: list[list[Any]], block_size: int) -> list[int]:
     """All that is packed, one thing after the other."""
     given = [(list(ids), start, list(blocks)) for ids, start, blocks in chunks]
+    function([(list(ids), start, list(blocks)) for ids, start, blocks in chunks], 2 * block_size)  # another memory
     batch = function(given, block_size)
     if [list(chunk) for chunk in given] != chunks:
         raise ValueError("pack changed the ids or the blocks that it was given; they are the requests' own lists")

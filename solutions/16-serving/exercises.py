@@ -273,7 +273,7 @@ PACK = Exercise(
     cases=[
         pack_case("one prompt", 4, (7, 0)),
         pack_case("two prompts", 3, (5, 0), (4, 0)),
-        pack_case("two prompts that have empty blocks, too", 4, (5, 0, 2), (3, 0, 1)),
+        pack_case("two prompts and a writer that have empty blocks, too", 4, (5, 0, 2), (3, 0, 1), (1, 6, 2)),
         pack_case("three users who write", 5, (1, 12), (1, 3), (1, 9)),
         pack_case("a chunk of a prompt beside a user who writes", 4, (1, 6), (6, 5)),
         pack_case("a token that begins a block", 6, (1, 12), (1, 6)),

@@ -98,11 +98,28 @@ class CachedToyOfOneText(CachedToy):
         return super().new_cache(batch, capacity)
 
 
-def generated_despite_config(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: int) -> list[int]:
-    """The tokens that `generate` writes where no end token is given, and the config has one."""
+def generated_despite_config(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: int | list[int]) -> list[int]:
+    """The tokens that `generate` writes where no end token is given, and the config has one, or several.
+
+    With several, the first of them alone is in the config, too; the shorter of the two texts is what counts.
+    """
+    written = []
+    for end in [ends, *(ends[:1] if isinstance(ends, list) else [])]:
+        model = CachedToyOfOneText(toy, ids).eval()
+        model.config = toy.config.replace(eos_token_id=end)
+        written.append(tokens_written(generate(model, ids, new_tokens)))
+    return min(written, key=len)
+
+
+def generated_in_turns(generate: Any, toy: Any, ids: Tensor, *others: Any) -> list[int]:
+    """The tokens that `generate` writes, while the same model writes behind another prompt."""
     model = CachedToyOfOneText(toy, ids).eval()
-    model.config = toy.config.replace(eos_token_id=end)
-    return tokens_written(generate(model, ids, new_tokens))
+    second = iter(generate(model, ids.flip(1), *others))
+    tokens = []
+    for token in generate(model, ids, *others):
+        tokens.append(int(token))
+        next(second, None)
+    return tokens
 
 
 def generated_after_other_weights(generate: Any, toy: Any, ids: Tensor, *others: Any) -> list[int]:

@@ -1,6 +1,6 @@
 """Ways to give a model a text, what can be counted meanwhile, and what must have come back."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -77,3 +77,34 @@ def tensor_given(given: Any, who: str) -> Tensor:
         hint = "; does it end with `return`?" if given is None else ""
         raise TypeError(f"{who} returned a {type(given).__name__}, where a tensor belongs{hint}")
     return given
+
+
+def left_by_calls(model: nn.Module, frozen: nn.Parameter, calls: Sequence[Callable[[], Any]]) -> list[int]:
+    """What calls leave behind in a model, which is to be as it was before.
+
+    How many of its numbers, which are in float64, are others; how many parameters are, or need a gradient no longer, or
+    now; how many gradients are; how many modules are in another mode; and how many hooks more or fewer there are.
+    frozen: the parameter that needs no gradient. calls: run one after the other, the first in training mode, the second
+    in eval mode, and so on.
+    """
+    model.double()
+    own, modules, others = list(model.parameters()), list(model.modules()), 0
+    frozen.requires_grad_(False)
+    for module in modules:
+        module.register_forward_pre_hook(lambda *_: None)
+    for parameter in own:
+        parameter.data /= 3  # numbers that float32 would round
+        parameter.grad = torch.ones_like(parameter)
+    before, needed = [parameter.detach().clone() for parameter in own], [parameter.requires_grad for parameter in own]
+    for number, call in enumerate(calls):
+        model.train(number % 2 == 0)
+        call()
+        others += sum(module.training != (number % 2 == 0) for module in model.modules())
+    after = list(model.parameters())
+    return [
+        sum(int((new != old).sum()) for new, old in zip(after, before, strict=True)),
+        sum(new is not old or new.requires_grad != need for new, old, need in zip(after, own, needed, strict=True)),
+        sum(one.grad is None or not bool((one.grad == 1).all()) for one in own),
+        others,
+        sum(abs(len(one._forward_pre_hooks) - 1) + len(one._forward_hooks) for one in modules),
+    ]

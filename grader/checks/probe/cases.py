@@ -116,19 +116,22 @@ def _is_first_of_its_drive(task: Task, case: TaskCase) -> bool:
 def _further(task: Task, case: TaskCase, target: Any, own: Tensor | None, used: Any) -> dict[str, Any]:
     """Of an observation, what further runs show. own: what the first run gave. used: the module that gave it, if known.
 
-    Every case is run again where gradients count. What earlier uses leave behind is looked for where the case's
-    variants are such uses, and else in the first case that is used in its way: what one keeps shows there.
+    A case is run again, with gradients on, unless none are looked at and one before it is used in its way. What earlier
+    uses leave behind is looked for where the case's variants are such uses, and else in the first case that is used in
+    its way: what one keeps shows there.
     """
     known = not _is_first_of_its_drive(task, case)
+    enough = known and not task.differentiable
     if task.function:
-        again = {} if known and not task.differentiable else _run_again(task, case, target)
+        again = {} if enough else _run_again(task, case, target)
         return {**again, "varied": vary(task, case, target, own)} if case.variants else again
     if not case.variants:
-        return _run_again(task, case, target, used if known else None)
+        return {} if enough else _run_again(task, case, target, used if known else None)
     observed: dict[str, Any] = {}
 
     def once_more(module: nn.Module | None) -> None:
-        observed.update(_run_again(task, case, target, module))
+        if not enough:
+            observed.update(_run_again(task, case, target, module))
 
     return {"varied": vary(task, case, target, own, once_more), **observed}
 

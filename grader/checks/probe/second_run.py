@@ -93,6 +93,12 @@ def _other(leaf: Any) -> Any:
     return _other_numbers(leaf) if isinstance(leaf, Tensor) else _other_float(leaf)
 
 
+def other_floats(build: Mapping[str, Any]) -> dict[str, Any]:
+    """Build arguments with other numbers for those that are no whole ones."""
+    changed: dict[str, Any] = tree_map(_other_float, dict(build))
+    return changed
+
+
 def _other_float(leaf: Any) -> Any:
     """Another number for one that is no whole one, as a theta or an eps: half as much again."""
     if isinstance(leaf, Config):
