@@ -99,6 +99,11 @@ def other_floats(build: Mapping[str, Any]) -> dict[str, Any]:
     return changed
 
 
+def sum_of_floats(build: Mapping[str, Any]) -> float:
+    """The sum of all numbers in build arguments that are no whole ones."""
+    return sum(leaf for leaf in tree_leaves(dict(build)) if isinstance(leaf, float))
+
+
 def _other_float(leaf: Any) -> Any:
     """Another number for one that is no whole one, as a theta or an eps: half as much again."""
     if isinstance(leaf, Config):

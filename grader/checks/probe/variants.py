@@ -14,7 +14,7 @@ from grader.checks.observation import CHANGED, Varied
 from grader.checks.probe.building import build_module, constructed, filled
 from grader.checks.probe.left_behind import arrived, following
 from grader.checks.probe.running import Stopped, changed_argument, fresh_args, learner_errors, unseen, use
-from grader.checks.probe.second_run import other_floats, use_for_own_other_numbers
+from grader.checks.probe.second_run import other_floats, sum_of_floats, use_for_own_other_numbers
 from grader.checks.probe.values import canonical_output, module_output, taken
 from grader.devices import device_of
 from grader.recordings import variants as v
@@ -190,8 +190,9 @@ class _Asking:
             module.load_state_dict({n: w for n, w in self.case.weights.items() if n in saved}, strict=False)
         beside = constructed(self.target, configured(self.case.build))
         filled(beside, {name: torch.zeros_like(weight) for name, weight in self.case.weights.items()})
-        other = next((case for case in self.task.cases if case.build != self.case.build), self.case)
-        constructed(self.target, configured(other_floats(other.build)))  # whose is what the class keeps from now on
+        different = [case.build for case in self.task.cases if case.build != self.case.build] or [self.case.build]
+        other = max(different, key=sum_of_floats)  # an eps, say, that is large enough to show
+        constructed(self.target, configured(other_floats(other)))  # whose is what the class keeps from now on
         return module
 
     def _copy(self) -> nn.Module:
