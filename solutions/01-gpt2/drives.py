@@ -185,4 +185,4 @@ def what_changed(
     """What the costs of heads leave behind in the model: see `left_by_calls`."""
     model = SmallGPT(heads, *weights)
     calls = [lambda place=place: cost_of_head(model, ids, *place) for place in asked]
-    return left_by_calls(model, model.h[0].attn.c_proj.weight, calls)
+    return left_by_calls(model, model.h[0].attn.c_proj.weight, calls)  # type: ignore[union-attr, arg-type]

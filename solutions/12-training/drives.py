@@ -299,9 +299,11 @@ def accumulated(
     return torch.cat([loss.detach().float().view(1), *(g.flatten() for g in gradients)])
 
 
-def accumulated_with_a_frozen_table(accumulate: Any, *given: Any) -> Tensor:
+def accumulated_with_a_frozen_table(
+    accumulate: Any, table: Tensor, head: Tensor, ids: Tensor, lengths: list[int], sizes: list[int]
+) -> Tensor:
     """The same where the table is frozen."""
-    return accumulated(accumulate, *given, frozen=True)
+    return accumulated(accumulate, table, head, ids, lengths, sizes, frozen=True)
 
 
 def accumulated_after_nothing(

@@ -354,6 +354,8 @@ def test_what_is_made_for_a_short_text_is_too_small_for_a_longer_one(mixer: Reco
 
 def test_what_the_class_keeps_of_one_config_is_not_for_another(mixer: Recording) -> None:
     class Keeps(Mixer):
+        width: int = 0
+
         def __init__(self, config: Config) -> None:
             super().__init__(config)
             type(self).width = config.width
