@@ -428,7 +428,14 @@ def context_case(name: str, sizes: tuple[int, int, int], starts: list[int], befo
         V, D, tokens = sizes
         shift = draw.number("shift", 0, 1, 4)
         places = 0.7 * draw.normal(max(befores) + length, D)
-        return [1.3 * draw.normal(V, D), places, draw.tokens(V, tokens + shift), [s + shift for s in starts], befores, length]
+        return [
+            1.3 * draw.normal(V, D),
+            places,
+            draw.tokens(V, tokens + shift),
+            [s + shift for s in starts],
+            befores,
+            length,
+        ]
 
     return Case(name, draw_args, tolerance=Tolerance(1e-4))
 

@@ -288,7 +288,12 @@ MODEL = Exercise(
     cases=[
         Case("the first layer is dense", lambda draw: [draw.tokens(53, 2, 7)], {"config": SMALL}),
         Case("every second layer is dense", lambda draw: [draw.tokens(47, 3, 5)], {"config": OTHER}, draw="2"),
-        Case("every second layer is dense, and the last one", lambda draw: [draw.tokens(53, 1, 8)], {"config": LAST_DENSE}, draw="2"),
+        Case(
+            "every second layer is dense, and the last one",
+            lambda draw: [draw.tokens(53, 1, 8)],
+            {"config": LAST_DENSE},
+            draw="2",
+        ),
     ],
 )
 

@@ -290,7 +290,11 @@ def accumulated(
         batches = micro_batches(ids, lengths, sizes)
         loss = accumulate(model, batches)
     before = micro_batches(ids, lengths, sizes)
-    if not all(torch.equal(new, old) for one, other in zip(batches, before, strict=True) for new, old in zip(one, other, strict=True)):
+    if not all(
+        torch.equal(new, old)
+        for one, other in zip(batches, before, strict=True)
+        for new, old in zip(one, other, strict=True)
+    ):
         raise ValueError("accumulate changed the micro-batches that it was given; the next epoch reads them again")
     if not isinstance(loss, Tensor):
         kind = "None" if loss is None else f"a {type(loss).__name__}"

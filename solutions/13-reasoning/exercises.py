@@ -110,7 +110,14 @@ PASS = Exercise(
         pass_case(
             "questions that make no sense: more answers chosen than there are", (4, 0, 7), (12, 8, 13), (6, 2, 4)
         ),
-        pass_case("questions that make no sense: k = 0, c beyond 0 to n", (4, 2, 0), (5, -1, 2), (3, 4, 2), (15, 5, 6), (0, 0, 1)),
+        pass_case(
+            "questions that make no sense: k = 0, c beyond 0 to n",
+            (4, 2, 0),
+            (5, -1, 2),
+            (3, 4, 2),
+            (15, 5, 6),
+            (0, 0, 1),
+        ),
     ],
 )
 

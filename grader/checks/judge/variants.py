@@ -253,7 +253,7 @@ _TOLD: dict[type[v.Variant], tuple[str, str]] = {
         "after its weights were saved and loaded into another module it is another",
         "Everything that is learnt belongs into the state_dict, and what is computed from weights must follow them: a"
         " buffer with `persistent=False` is not saved, a product kept from the first call stays as it was, and of"
-        " weights that two modules share the last ones count.",
+        " weights that two modules share the last ones count, and of what is kept on the class as well.",
     ),
     v.Copied: (
         "a `copy.deepcopy` of the module gives something else",
