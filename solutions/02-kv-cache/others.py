@@ -257,7 +257,7 @@ def generate_with_topk(model: Any, ids: Tensor, max_new_tokens: int, eos_token_i
 def bytes_by_shape(config: Config, context: int, batch: int = 1, element_bytes: int = 2) -> int:
     gpt2 = "n_layer" in config
     heads = config["n_head" if gpt2 else "num_attention_heads"]
-    kv_heads = heads if gpt2 else config.get("num_key_value_heads", heads)
+    kv_heads = heads if gpt2 else config.get("num_key_value_heads") or heads
     width = config["n_embd"] // heads if gpt2 else config.get("head_dim") or config["hidden_size"] // heads
     layers = range(config["n_layer" if gpt2 else "num_hidden_layers"])
     shape = (2, batch, kv_heads, context, width)
