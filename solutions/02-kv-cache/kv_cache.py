@@ -1003,7 +1003,7 @@ predict(
 #
 # For every token and layer: a key and a value, each `head_dim` numbers for every *key-value* head. Multiply it all, for `context` tokens in each of `batch` texts.
 #
-# Configs use two sets of names. A GPT-2 (`model_type` is `gpt2`) has `n_layer`, `n_embd` and `n_head`, and every head has keys and values of its own. The others have `num_hidden_layers`, `hidden_size`, `num_attention_heads`, and perhaps `num_key_value_heads` and `head_dim`. Where one of these two is missing, it is as in GPT-2: as many key-value heads as heads, and the width divided among the heads.
+# Configs use two sets of names. A GPT-2 (`model_type` is `gpt2`) has `n_layer`, `n_embd` and `n_head`, and every head has keys and values of its own. The others have `num_hidden_layers`, `hidden_size`, `num_attention_heads`, and perhaps `num_key_value_heads` and `head_dim`. Where one of these two is missing or null, it is as in GPT-2: as many key-value heads as heads, and the width divided among the heads.
 #
 # <details><summary>Hint 1</summary>
 #
