@@ -78,9 +78,12 @@ class Encoder:
     def tensor(self, tensor: Tensor) -> str:
         """Keep the tensor and return its key."""
         tensor = tensor.detach().cpu().contiguous()
-        key = tensor_key(tensor)[:NAME]
-        kept = self.tensors.setdefault(key, tensor.clone())
-        assert tensor_key(kept) == tensor_key(tensor), "two tensors of one name: make names longer"
+        whole = tensor_key(tensor)
+        key = whole[:NAME]
+        if key in self.tensors:
+            assert tensor_key(self.tensors[key]) == whole, "two tensors of one name: make names longer"
+        else:
+            self.tensors[key] = tensor.clone()
         return key
 
     def argument(self, value: Any) -> dict[str, Any]:

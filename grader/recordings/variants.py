@@ -8,7 +8,7 @@ import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -610,25 +610,35 @@ class DoubleWeights(Variant):
         return {name: weight.double() for name, weight in weights.items()}
 
 
-@dataclass(frozen=True)
-class Double(Variant):
-    """Inputs and weights in float64, in which the output is too, or in float32 as ever.
+class InDtype(Variant):
+    """Inputs and weights in another dtype."""
 
-    exact: whether its numbers have more digits than float32 holds. Of one whose digits end there, float32 is made.
-    """
-
-    exact: bool
-    as_ever: bool = False
+    dtype: ClassVar[torch.dtype]
 
     @property
     def own_module(self) -> bool:
         return True
 
     def args(self, args: Values) -> Values:
-        return tuple(tree_map(_double, list(args)))
+        return tuple(tree_map(self._cast, list(args)))
 
     def weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return {name: _double(weight) for name, weight in weights.items()}
+        return {name: self._cast(weight) for name, weight in weights.items()}
+
+    def _cast(self, leaf: Any) -> Any:
+        return leaf.to(self.dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+
+
+@dataclass(frozen=True)
+class Double(InDtype):
+    """Inputs and weights in float64, in which the output is too, or in float32 as ever.
+
+    exact: whether its numbers have more digits than float32 holds. Of one whose digits end there, float32 is made.
+    """
+
+    dtype: ClassVar[torch.dtype] = torch.float64
+    exact: bool
+    as_ever: bool = False
 
     def picked(self, output: Tensor) -> Tensor:
         return output.float() if self.exact and not has_digits_of_float64(output) else output
@@ -637,37 +647,21 @@ class Double(Variant):
         return recorded if self.as_ever else recorded.double()
 
 
-class Coarse(Variant):
+class Coarse(InDtype):
     """Inputs and weights in bfloat16, in which the output is too. Its numbers, which are coarse, do not count."""
 
-    @property
-    def own_module(self) -> bool:
-        return True
-
-    def args(self, args: Values) -> Values:
-        return tuple(tree_map(_coarse, list(args)))
-
-    def weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return {name: _coarse(weight) for name, weight in weights.items()}
+    dtype: ClassVar[torch.dtype] = torch.bfloat16
 
     def picked(self, output: Tensor) -> Tensor:
         return torch.zeros_like(output)
 
     def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
-        return torch.zeros_like(recorded, dtype=torch.bfloat16)
+        return torch.zeros_like(recorded, dtype=self.dtype)
 
 
 def has_digits_of_float64(tensor: Tensor) -> bool:
     """Whether a tensor holds a number that float32 would round."""
     return not torch.equal(tensor, tensor.float().to(tensor.dtype))
-
-
-def _double(leaf: Any) -> Any:
-    return leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
-
-
-def _coarse(leaf: Any) -> Any:
-    return leaf.bfloat16() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
 def _with(args: Values, others: Mapping[int, Any]) -> Values:
