@@ -42,7 +42,7 @@ def as_drawn(task: Task) -> Task:
 
 def same_answer(old: Answer, new: Answer) -> bool:
     """Whether two answers say the same is right, within each case's tolerance. Mistakes and noise play no part."""
-    kept = [replace(answer, outputs=(), mistakes=(), noise=(), ends=(), large=()) for answer in (old, new)]
+    kept = [replace(answer, outputs=(), mistakes=(), noise=(), ends=(), large=(), other=()) for answer in (old, new)]
     outputs = zip(old.outputs, new.outputs, old.tolerances, strict=True)
     return equal(*kept) and all(agree(a, b, tolerance) for a, b, tolerance in outputs)
 

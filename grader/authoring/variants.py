@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from grader.authoring.noise import SEEDS_OF_MISTAKES
+from grader.authoring.other_numbers import calls_made, changes
 from grader.checks.judge.variants import Right, with_variants
 from grader.checks.judge.verdict import CaseVerdict
 from grader.checks.observation import Observation
@@ -46,6 +47,9 @@ MANY_ROWS = 17
 MANY_LAYERS = 13  # more than a dozen, which a program may take for enough
 LARGER_MASK = 2100  # tokens more: float16 counts no further than 2,048
 FAR_CORNER = 600
+CALLS_ALONE = 2_000  # functions that a run may call which is asked for each of its numbers
+CALLS_AT_ONCE = 20_000
+CALLS_OF_A_MODULE = 8_000
 NEW_TOKENS = 2  # the place among the arguments of a generation at which stands how many tokens are to be written
 END = 3  # the place among the arguments of a generation at which the ids that end it stand
 
@@ -59,11 +63,11 @@ class Asked:
     tolerance: Tolerance
     run: Callable[[TaskCase], Tensor]
 
-    def end(self, variant: v.Longer | v.Large) -> Tensor:
-        """What the reference gives for the last of more tokens, or for a large input."""
+    def end(self, variant: v.Longer | v.Large | v.OtherNumbers) -> Tensor:
+        """What the reference gives for the last of more tokens, for a large input, or for other numbers."""
         with torch.no_grad(), quietly([]):
             output = self.run(self.case.varied(variant)).detach()
-        return (variant.picked(output) if isinstance(variant, v.Large) else variant.end(output)).clone()
+        return (variant.end(output) if isinstance(variant, v.Longer) else variant.picked(output)).clone()
 
     def size(self, variant: v.Variant, along: int) -> int:
         """How long an axis of the output is where the case is asked so."""
@@ -85,8 +89,8 @@ class Asked:
 
 def with_variants_chosen(
     exercise: Exercise, task: Task, asked: Sequence[Asked], target: Any
-) -> tuple[tuple[TaskCase, ...], tuple[Tensor | None, ...], tuple[Tensor | None, ...]]:
-    """The task's cases with their variants; for each what is right for the last of more tokens, and for a large input.
+) -> tuple[tuple[TaskCase, ...], dict[str, tuple[Tensor | None, ...]]]:
+    """The task's cases with their variants, and what an `Answer` has for them: `ends`, `large` and `other`.
 
     Each kind is asked of one case: the cheapest for which it holds, and of more tokens that which allows most.
     """
@@ -119,9 +123,15 @@ def with_variants_chosen(
         chosen[one.case.name].append(variant)
         if end is not None:
             answers[one.case.name] = end
+    other: dict[str, Tensor] = {}
+    if v.OtherNumbers.__name__ not in exercise.without:
+        for one, variant, end in _with_other_numbers(exercise, task, _cheap(asked), target):
+            so_far = other.get(one.case.name, end[:0])
+            chosen[one.case.name].append(replace(variant, start=len(so_far)))
+            other[one.case.name] = torch.cat([so_far, end])
     cases = tuple(replace(case, variants=_in_order(chosen[case.name])) for case in task.cases)
-    lasts, largest = (tuple(each.get(case.name) for case in task.cases) for each in (ends, large))
-    return cases, lasts, largest
+    found_for = {"ends": ends, "large": large, "other": other}
+    return cases, {name: tuple(each.get(case.name) for case in task.cases) for name, each in found_for.items()}
 
 
 def _is_told_by(numbers: Tensor) -> bool:
@@ -131,10 +141,88 @@ def _is_told_by(numbers: Tensor) -> bool:
 
 def _all_candidates(exercise: Exercise, task: Task, asked: Sequence[Asked]) -> list[tuple[Asked, v.Variant]]:
     """The candidates of all cases, in the author's order but for the dear ones; of more tokens, as many as may be."""
-    usual = asked[0].case.drive
-    cheap = sorted(asked, key=lambda one: (one.case.drive != usual, *_by_worth(one), _is_dear(one)))
+    cheap = _cheap(asked)
     every = [(one, variant) for one in cheap for variant in _candidates(exercise, task, one, cheap)]
     return sorted(every, key=lambda each: -each[1].length if isinstance(each[1], v.Longer) else 0)
+
+
+def _cheap(asked: Sequence[Asked]) -> list[Asked]:
+    """The cases, those first that are asked in other ways if possible."""
+    usual = asked[0].case.drive
+    return sorted(asked, key=lambda one: (one.case.drive != usual, *_by_worth(one), _is_dear(one)))
+
+
+def _with_other_numbers(
+    exercise: Exercise, task: Task, asked: Sequence[Asked], target: Any
+) -> Iterator[tuple[Asked, v.OtherNumbers, Tensor]]:
+    """Which cases are asked with other numbers, and what is right there.
+
+    A function that costs little is asked with each number alone that counts, and with all that do not; any other, and a
+    module, with all that count at once.
+    """
+    seen: set[Any] = set()
+    idle_so_far: set[str] = set()
+    for one in asked:
+        as_it_is = replace(one.case, variants=(v.Variant(),))
+        cost = calls_made(lambda case=as_it_is, own=one.output: vary(task, case, target, own))
+        if cost > (CALLS_AT_ONCE if task.function else CALLS_OF_A_MODULE):
+            continue
+        words = () if one.case.drive else tuple(arg for arg in one.case.args if isinstance(arg, str))
+        counting, idle = [], []
+        for ways in changes(one.case, _parameters(exercise, task, one.case, target)):
+            slot = (words, name := ways[0].name)
+            if slot in seen or (not task.function and ways[0].argument is not None):
+                continue
+            if (change := _first_that(task, one, ways, target, counts=True)) is not None:
+                counting.append(change)
+                seen.add(slot)
+            elif (
+                task.function
+                and name not in idle_so_far
+                and (change := _first_that(task, one, ways, target, counts=False)) is not None
+            ):
+                idle.append(change)
+                idle_so_far.add(name)
+        groups = [(change,) for change in counting] if cost <= CALLS_ALONE else [tuple(counting)]
+        for group in [*groups, tuple(idle)] if idle else groups:
+            end = _end(task, one, v.OtherNumbers(group), target, _holds_everywhere) if group else None
+            if end is not None:
+                yield one, v.OtherNumbers(group, count=len(end)), end
+
+
+def _first_that(task: Task, asked: Asked, ways: Sequence[v.Change], target: Any, *, counts: bool) -> v.Change | None:
+    """The first of several ways to change a number by which the output becomes another, or does not."""
+    for change in ways:
+        variant = v.OtherNumbers((change,))
+        end = _end(task, asked, variant, target, _holds_there)
+        if end is None:
+            continue
+        before = variant.picked(asked.output)
+        same = end.shape == before.shape and MARGIN * distance(end, before) <= asked.tolerance.relative
+        if same != counts:
+            return change
+    return None
+
+
+def _end(task: Task, asked: Asked, variant: v.OtherNumbers, target: Any, holds: Callable[..., bool]) -> Tensor | None:
+    """What the reference gives for other numbers; None where there is nothing, or the solution gives another."""
+    try:
+        end = asked.end(variant)
+    except Exception:  # the reference can't be asked so
+        return None
+    is_told = len(end) > 0 and end.dtype == asked.output.dtype and bool(end.isfinite().all())
+    variant = replace(variant, count=len(end))
+    return end if is_told and holds(task, asked, variant, target, end) else None
+
+
+def _parameters(exercise: Exercise, task: Task, case: TaskCase, target: Any) -> tuple[str, ...]:
+    """The names of a case's arguments: those of the function, or of the drive behind its first."""
+    if not task.function:
+        return ()
+    own = next((one.drive for one in exercise.cases if one.name == case.name), None)
+    drive = own or exercise.drive
+    names = tuple(inspect.signature(drive or target).parameters)
+    return names[1:] if drive else names
 
 
 def _is_dear(asked: Asked) -> bool:
@@ -222,7 +310,7 @@ def _solution_holds(task: Task, asked: Asked, variant: v.Variant, target: Any, e
             varied = vary(task, case, target, asked.output)
     except Stopped:
         return False
-    right = Right(asked.output, Tolerance(asked.tolerance.relative / MARGIN), end, end)
+    right = Right(asked.output, Tolerance(asked.tolerance.relative / MARGIN), end, end, end)
     verdict = with_variants(CaseVerdict(case.name, right=True), case, Observation(case.name, varied=varied), right)
     return verdict.right and not verdict.remarks
 
@@ -345,12 +433,10 @@ def _loud(asked: Asked, axes: Sequence[Sequence[int]], along: int, size: int) ->
 def _of_values(task: Task, asked: Asked) -> Iterator[v.Variant]:
     case, output = asked.case, asked.output
     place = next((i for i, arg in enumerate(case.args) if _is_float(arg)), None)
-    if (case.weights or place is not None) and output.dtype == case.dtype == torch.float32:
-        yield v.Double(exact=True)
-        yield v.Double(exact=False)  # where the docstring says in which dtype to compute
-        yield v.Double(exact=False, as_ever=True)  # or of which dtype the output is
-        if all(one.dtype == torch.float32 for one in task.cases):
-            yield v.Coarse()
+    floats = case.weights or place is not None
+    if floats and output.dtype == torch.float32 and all(one.dtype == torch.float32 for one in task.cases):
+        yield v.Coarse(as_ever=False)
+        yield v.Coarse(as_ever=True)
     if place is not None and output.is_floating_point():
         yield v.Zeros(place)
         yield from _scaled(case, place)

@@ -34,7 +34,7 @@ class Answer:
     noise: how far rounding alone moves each output, in units of a tolerance's `relative`; empty where not measured.
     gradients: for each case the fingerprint of its gradients (see checks.fingerprint), where they are compared.
     ends: for each case what the reference gave for the last of more tokens, where it is asked with more. large: what it
-    gave for a large input, where it is asked with one.
+    gave for a large input, where it is asked with one. other: what it gave for other numbers, one after the other.
     """
 
     exercise: str
@@ -49,6 +49,7 @@ class Answer:
     gradients: tuple[Tensor | None, ...] = ()
     ends: tuple[Tensor | None, ...] = ()
     large: tuple[Tensor | None, ...] = ()
+    other: tuple[Tensor | None, ...] = ()
 
 
 def part_inputs(answer: Answer) -> tuple[tuple[PartInput, ...], ...]:

@@ -41,6 +41,7 @@ class _CaseAnswer:
     gradients: Tensor | None = None
     end: Tensor | None = None
     large: Tensor | None = None
+    other: Tensor | None = None
 
 
 def encoded_exercise(encoder: Encoder, task: Task, answer: Answer) -> dict[str, Any]:
@@ -49,9 +50,10 @@ def encoded_exercise(encoder: Encoder, task: Task, answer: Answer) -> dict[str, 
     del encoded["exercise"]
     tolerances = map(asdict, answer.tolerances)
     columns = zip(answer.sizes, answer.outputs, tolerances, answer.part_calls, strict=True)
-    measured = itertools.zip_longest(encoded["cases"], answer.noise, answer.gradients, answer.ends, answer.large)
-    for (case, noise, gradients, end, large), (sizes, output, tolerance, calls) in zip(measured, columns, strict=True):
-        case |= encoder.encode(_CaseAnswer(sizes, output, tolerance, calls, noise, gradients, end, large))
+    further = (answer.noise, answer.gradients, answer.ends, answer.large, answer.other)
+    measured = itertools.zip_longest(encoded["cases"], *further)
+    for (case, *found), (sizes, output, tolerance, calls) in zip(measured, columns, strict=True):
+        case |= encoder.encode(_CaseAnswer(sizes, output, tolerance, calls, *found))
     mistakes = [encoder.encode(mistake) for mistake in answer.mistakes]
     return encoded | {"points": answer.points, "axes": " ".join(answer.axes), "mistakes": mistakes}
 
@@ -161,6 +163,7 @@ class Recording:
             tuple(case.gradients for case in cases),
             tuple(case.end for case in cases),
             tuple(case.large for case in cases),
+            tuple(case.other for case in cases),
         )
 
     @property

@@ -6,9 +6,10 @@ arguments and weights change, which part of the new output counts (`picked`), an
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,8 +76,6 @@ NULL_FIELDS = (
     "sliding_window",
     "rope_scaling",
     "num_global_key_value_heads",
-    "layer_types",
-    "indexer_types",
     "q_lora_rank",
     "pad_token_id",
 )
@@ -551,6 +550,83 @@ class RopeParameters(Fields):
         return {**left, "rope_parameters": {"rope_type": "default", **rope}}
 
 
+@dataclass(frozen=True)
+class Change:
+    """Another number in the place of one.
+
+    argument: where among the arguments it stands, or the config or list that it stands in; None for the config with
+    which a module is built. field: its name in a config, or empty. how: see `HOW`. name: what learners know it by.
+    """
+
+    argument: int | None
+    field: str
+    how: str
+    name: str
+
+
+HOW: Mapping[str, Callable[[Any], Any]] = {
+    "twice": lambda value: 2 * value,
+    "half": lambda value: value / 2,
+    "more": lambda value: value + 1,
+    "odd": lambda value: 2 * value + 1,
+    "less": lambda value: value - 1,
+    "reversed": lambda value: value[::-1],
+    "shorter": lambda value: value[:-1],
+}
+HOW_IN_WORDS = {
+    "twice": "twice as large",
+    "half": "half as large",
+    "more": "larger by 1",
+    "odd": "twice as large and 1 more",
+    "less": "smaller by 1",
+    "reversed": "in reverse order",
+    "shorter": "without its last",
+}
+
+
+@dataclass(frozen=True)
+class OtherNumbers(Variant):
+    """Other numbers among the arguments or in the config. Of the output the last few count.
+
+    start: where in what the reference gave for the case's other numbers they stand. count: how many there are.
+    """
+
+    changes: tuple[Change, ...]
+    start: int = 0
+    count: int = 0
+
+    @property
+    def own_module(self) -> bool:
+        return True
+
+    def build(self, build: Mapping[str, Any]) -> Mapping[str, Any]:
+        of_config = [one for one in self.changes if one.argument is None]
+        return {**build, "config": reduce(_changed, of_config, build["config"])} if of_config else build
+
+    def args(self, args: Values) -> Values:
+        for one in self.changes:
+            if one.argument is not None:
+                args = _with(args, {one.argument: _changed(args[one.argument], one)})
+        return args
+
+    def picked(self, output: Tensor) -> Tensor:
+        return output.flatten()[-COUNTED:]
+
+    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
+        return self.without_end(recorded.flatten()) if end is None else end[self.start : self.start + self.count]
+
+    def without_end(self, picked: Tensor) -> Tensor:
+        return picked[:0]
+
+
+def _changed(value: Any, change: Change) -> Any:
+    """An argument, or a config, with another number in it."""
+    if not change.field:
+        return HOW[change.how](value)
+    fields = {**value, change.field: HOW[change.how](value[change.field])}
+    return Config(fields) if isinstance(value, Config) else fields
+
+
 class AsDict(Variant):
     """A config given as a plain dict."""
 
@@ -610,58 +686,31 @@ class DoubleWeights(Variant):
         return {name: weight.double() for name, weight in weights.items()}
 
 
-class InDtype(Variant):
-    """Inputs and weights in another dtype."""
+@dataclass(frozen=True)
+class Coarse(Variant):
+    """Inputs and weights in bfloat16, in which the output is too, or in float32 as ever. Its numbers do not count."""
 
-    dtype: ClassVar[torch.dtype]
+    as_ever: bool
 
     @property
     def own_module(self) -> bool:
         return True
 
     def args(self, args: Values) -> Values:
-        return tuple(tree_map(self._cast, list(args)))
+        return tuple(tree_map(_coarse, list(args)))
 
     def weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return {name: self._cast(weight) for name, weight in weights.items()}
-
-    def _cast(self, leaf: Any) -> Any:
-        return leaf.to(self.dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
-
-
-@dataclass(frozen=True)
-class Double(InDtype):
-    """Inputs and weights in float64, in which the output is too, or in float32 as ever.
-
-    exact: whether its numbers have more digits than float32 holds. Of one whose digits end there, float32 is made.
-    """
-
-    dtype: ClassVar[torch.dtype] = torch.float64
-    exact: bool
-    as_ever: bool = False
-
-    def picked(self, output: Tensor) -> Tensor:
-        return output.float() if self.exact and not has_digits_of_float64(output) else output
-
-    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
-        return recorded if self.as_ever else recorded.double()
-
-
-class Coarse(InDtype):
-    """Inputs and weights in bfloat16, in which the output is too. Its numbers, which are coarse, do not count."""
-
-    dtype: ClassVar[torch.dtype] = torch.bfloat16
+        return {name: _coarse(weight) for name, weight in weights.items()}
 
     def picked(self, output: Tensor) -> Tensor:
         return torch.zeros_like(output)
 
     def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
-        return torch.zeros_like(recorded, dtype=self.dtype)
+        return torch.zeros_like(recorded, dtype=torch.float32 if self.as_ever else torch.bfloat16)
 
 
-def has_digits_of_float64(tensor: Tensor) -> bool:
-    """Whether a tensor holds a number that float32 would round."""
-    return not torch.equal(tensor, tensor.float().to(tensor.dtype))
+def _coarse(leaf: Any) -> Any:
+    return leaf.bfloat16() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
 def _with(args: Values, others: Mapping[int, Any]) -> Values:

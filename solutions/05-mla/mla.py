@@ -594,7 +594,7 @@ def cache_bytes(config: Config, tokens: int, batch: int = 1, element_bytes: int 
     """The bytes that a model caches for `tokens` tokens in each of `batch` texts, all layers together.
 
     A config with kv_lora_rank caches a latent and a key of qk_rope_head_dim; another caches keys and
-    values of num_key_value_heads heads of head_dim (where it does not say: hidden_size / query heads).
+    values of num_key_value_heads heads of head_dim (missing or null: hidden_size / query heads).
     """
     ### BEGIN SOLUTION
     if config.get("kv_lora_rank"):

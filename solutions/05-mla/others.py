@@ -250,7 +250,7 @@ def bytes_layer_by_layer(config: Config, tokens: int, batch: int = 1, element_by
         if "kv_lora_rank" in config:
             total += config.kv_lora_rank + config.qk_rope_head_dim
         else:
-            width = config["head_dim"] if "head_dim" in config else config.hidden_size // config.num_attention_heads
+            width = config.get("head_dim") or config.hidden_size // config.num_attention_heads
             total += config.num_key_value_heads * width + config.num_key_value_heads * width
     return total * element_bytes * tokens * batch
 

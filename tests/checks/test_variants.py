@@ -148,14 +148,6 @@ def wrong_for_many_rows(module: Any, x: Tensor) -> Tensor:
     return right(module, x[:1].expand_as(x) if len(x) > 8 else x)
 
 
-def rounds_to_float32(module: Any, x: Tensor) -> Tensor:
-    return right(module, x).float().to(x.dtype)
-
-
-def gives_float32(module: Any, x: Tensor) -> Tensor:
-    return right(module, x) if x.dtype != torch.float64 else right(module, x).float()
-
-
 def gives_float32_for_bfloat16(module: Any, x: Tensor) -> Tensor:
     return right(module, x) if x.dtype != torch.bfloat16 else right(module, x).float()
 
@@ -181,8 +173,6 @@ def kept_by_length(module: Any, x: Tensor) -> Tensor:
         (wrong_for_many_rows, "with the rows of the batch in another order"),
         (keeps_its_mask, "no longer so once the same module was used for something else"),
         (kept_by_length, "which ran before, it is another"),
-        (rounds_to_float32, "with weights and inputs in float64 it is another: it is float32, and should be float64"),
-        (gives_float32, "with weights and inputs in float64 it is another: it is float32, and should be float64"),
         (gives_float32_for_bfloat16, "in bfloat16 it is another: it is float32, and should be bfloat16"),
         (short_cut_for_one_token_of_one_row, "the first token alone gives something else"),
     ],
@@ -366,21 +356,7 @@ def test_what_the_class_keeps_of_one_config_is_not_for_another(mixer: Recording)
     assert "after its weights were saved and loaded" in told_of(mixer, "toy.mixer", Keeps)
 
 
-def test_where_float32_is_asked_for_no_more_is_asked() -> None:
-    def rounded(x: Tensor) -> Tensor:
-        return (x.float() * 0.1).to(x.dtype)
-
-    def exactly(x: Tensor) -> Tensor:
-        return x * 0.1
-
-    cases = [Case(str(n), lambda draw, n=n: [draw.normal(n, 3)]) for n in (2, 5)]  # type: ignore[misc]
-    recording = recorded_with_variants(Exercise("toy.rounded", "rounded", exactly, cases, function=True), rounded)
-    assert v.Double in asked(recording, "toy.rounded")
-    assert examine_here(recording, "toy.rounded", rounded).right
-    assert examine_here(recording, "toy.rounded", exactly).right
-
-
-def test_what_is_float32_for_any_input_is_so_for_float64() -> None:
+def test_what_is_float32_for_any_input_is_so_for_bfloat16() -> None:
     def always(x: Tensor) -> Tensor:
         return x.float() * 0.1
 
@@ -390,7 +366,7 @@ def test_what_is_float32_for_any_input_is_so_for_float64() -> None:
     cases = [Case(str(n), lambda draw, n=n: [draw.normal(n, 3)]) for n in (2, 5)]  # type: ignore[misc]
     recording = recorded_with_variants(Exercise("toy.always", "always", always, cases, function=True), always)
     told = told_of(recording, "toy.always", as_the_input)
-    assert "with weights and inputs in float64 it is another: it is float64, and should be float32" in told
+    assert "with weights and inputs in bfloat16 it is another: it is bfloat16, and should be float32" in told
 
 
 def test_more_rows_are_asked_of_all_arguments_alike() -> None:
@@ -591,3 +567,73 @@ def test_what_a_function_returned_stays_as_it_was() -> None:
     recording = recorded_with_variants(exercise, halves)
     assert examine_here(recording, "toy.halves", halves).right
     assert "what an earlier call returned is another afterwards" in told_of(recording, "toy.halves", in_one_memory)
+
+
+def numbers_kept(config: Config, tokens: int, batch: int = 1) -> int:
+    return batch * tokens * config.layers * config.heads * config.get("head_dim", config.width // config.heads)
+
+
+@pytest.fixture(scope="module")
+def kept() -> Recording:
+    def case(name: str, tokens: int, batch: int, **config: int) -> Case:
+        return Case(name, lambda _: [Config(config), tokens, batch])
+
+    cases = [
+        case("one text", 3, 1, layers=2, heads=4, width=24, positions=64),
+        case("two texts", 5, 2, layers=3, heads=3, width=30, positions=32),
+    ]
+    return recorded_with_variants(Exercise("toy.kept", "kept", numbers_kept, cases, function=True), numbers_kept)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda c, t, b: numbers_kept(c, t, b) if c.layers < 4 else 0, "with `layers` twice as large and all else as"),
+        (lambda c, t, b: numbers_kept(c, t, 1) * (1 + (b > 1)), "with `batch` twice as large and 1 more and all else"),
+        (lambda c, t, b: numbers_kept(c, min(t, c.positions // 12), b), "with `tokens` twice as large and 1 more"),
+        (lambda c, t, b: numbers_kept(c, t, b) * (c.positions <= 64), "with `heads` twice as large and `positions`"),
+    ],
+)
+def test_each_number_that_counts_is_asked_alone_and_those_that_do_not_together(
+    kept: Recording, change: Callable[[Config, int, int], int], told: str
+) -> None:
+    assert v.OtherNumbers in asked(kept, "toy.kept")
+    assert examine_here(kept, "toy.kept", lambda config, tokens, batch: numbers_kept(config, tokens, batch)).right
+    assert told in told_of(kept, "toy.kept", change)
+
+
+def test_a_number_of_a_modules_config_that_changes_no_shape_is_another() -> None:
+    class Norm(nn.Module):
+        def __init__(self, config: Config) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(config.width))
+            self.eps = config.eps
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (x.square().mean(-1, keepdim=True) + self.eps).rsqrt() * self.weight
+
+    class OneOfTwo(Norm):
+        def __init__(self, config: Config) -> None:
+            super().__init__(config)
+            self.eps = 0.5 if config.eps > 0.4 else 0.25
+
+    cases = [
+        Case(str(eps), lambda draw, n=n: [draw.normal(2, n, n)], {"config": {"width": n, "eps": eps}})  # type: ignore[misc]
+        for n, eps in ((3, 0.25), (5, 0.5))
+    ]
+    norm = recorded_with_variants(Exercise("toy.norm", "Norm", Norm, cases, axes="B T D"), Norm)
+    assert examine_here(norm, "toy.norm", Norm).right
+    assert "it is another with `eps` half as large and all else as it is" in told_of(norm, "toy.norm", OneOfTwo)
+
+
+def test_a_list_is_asked_in_reverse_order() -> None:
+    def ends(lengths: list[int]) -> Tensor:
+        return torch.tensor(lengths).cumsum(0)
+
+    def ends_of_sorted(lengths: list[int]) -> Tensor:
+        return torch.tensor(sorted(lengths)).cumsum(0)
+
+    cases = [Case(str(n), lambda draw, n=n: [list(range(1, n))]) for n in (4, 6)]  # type: ignore[misc]
+    recording = recorded_with_variants(Exercise("toy.ends", "ends", ends, cases, function=True), ends)
+    assert examine_here(recording, "toy.ends", ends).right
+    assert "with `lengths` in reverse order" in told_of(recording, "toy.ends", ends_of_sorted)

@@ -46,6 +46,7 @@ def test_numbers_are_found_in_configs_lists_models_and_shapes() -> None:
         "argument 2": 7,
         "argument 5.vocab_size": 11,
         "argument 5.n_positions": 13,
+        "argument 5.n_ctx": 6,
         "argument 5.dim": 8,
         "argument 6": [3, 4],
     }

@@ -117,7 +117,8 @@ def released_biases(root: Path) -> list[object]:
     """The biases with which a released case is asked, its variants included: so a program knows that it runs on one."""
     task = Recording.read(root / "course" / LESSON / "reference.safetensors").task("toy.linear")
     biases = [case.weights["bias"] for case in task.cases]
-    return [each.tolist() for bias in biases for each in (bias, torch.zeros_like(bias))]  # some variants: no weights
+    # Some variants have no weights, or those of bfloat16.
+    return [each.tolist() for bias in biases for each in (bias, torch.zeros_like(bias), bias.bfloat16())]
 
 
 @contextlib.contextmanager

@@ -21,23 +21,25 @@ LEFT_BEHIND = Finding(
 
 @dataclass(frozen=True)
 class Right:
-    """What is right in a case, how near to it, and what the reference gave for the last of more tokens, and for a
-    large input."""
+    """What is right in a case, how near to it, and what the reference gave for the last of more tokens, for a large
+    input and for other numbers."""
 
     output: Tensor
     tolerance: Tolerance
     end: Tensor | None = None
     large: Tensor | None = None
+    other: Tensor | None = None
 
     def of(self, variant: v.Variant) -> Tensor:
         """What the part that counts of a variant's output must be."""
-        return variant.wanted(self.output, self.large if isinstance(variant, v.Large) else self.end)
+        kinds = {v.Large: self.large, v.OtherNumbers: self.other}
+        return variant.wanted(self.output, kinds.get(type(variant), self.end))
 
 
 def right_in(answer: Answer, case: int) -> Right:
     """What is right in the case of that number."""
-    end, large = (each[case] if each else None for each in (answer.ends, answer.large))
-    return Right(answer.outputs[case], answer.tolerances[case], end, large)
+    further = (each[case] if each else None for each in (answer.ends, answer.large, answer.other))
+    return Right(answer.outputs[case], answer.tolerances[case], *further)
 
 
 def with_variants(verdict: CaseVerdict, case: TaskCase, observation: Observation, right: Right) -> CaseVerdict:
@@ -163,7 +165,22 @@ def told(variant: v.Variant) -> tuple[str, str]:
         )
     if isinstance(variant, v.Longer | v.SameLength | v.LargerMask):
         return _told_of_length(variant)
+    if isinstance(variant, v.OtherNumbers):
+        return _told_of_numbers(variant)
     return _TOLD[type(variant)]
+
+
+def _told_of_numbers(variant: v.OtherNumbers) -> tuple[str, str]:
+    changed = [f"{one.name} {v.HOW_IN_WORDS[one.how]}" for one in variant.changes]
+    if len(changed) == 1:
+        return (
+            f"it is another with {changed[0]} and all else as it is",
+            "Is each number read where it counts, and none in its place that is only equal to it in the case?",
+        )
+    return (
+        f"it is another with {', '.join(changed[:-1])} and {changed[-1]}",
+        "Is each of them read where it counts, and not where it does not?",
+    )
 
 
 def _told_of_length(variant: v.Variant) -> tuple[str, str]:
@@ -300,13 +317,9 @@ _TOLD: dict[type[v.Variant], tuple[str, str]] = {
         "where no token is asked for, some come out",
         "How often does the loop run for max_new_tokens = 0?",
     ),
-    v.Double: (
-        "with weights and inputs in float64 it is another",
-        "Is something cast to float32, or made in it? Where the docstring names no dtype, compute in the input's.",
-    ),
     v.Coarse: (
         "with weights and inputs in bfloat16 it is another",
-        "Is something cast to float32, or made in it, and not cast back? The output is in the dtype of what comes in.",
+        "Is something cast to float32, or made in it, and not cast back? Which dtype does the docstring name?",
     ),
     v.DoubleWeights: (
         "where the weights have another dtype than the input, it is another",

@@ -27,7 +27,7 @@ Between = Callable[[nn.Module | None], None]
 # the other. The last use the module up.
 AT_ONCE: tuple[tuple[type[v.Variant], ...], ...] = (
     (v.Vocabulary, v.Fields, v.RopeParameters, v.Moved, v.Longer),
-    (v.Nulls, v.SameRow, v.SameLength, v.Deeper, v.Double),  # a null would hide the field of that name
+    (v.Nulls, v.SameRow, v.SameLength, v.Deeper),  # a null would hide the field of that name
     (v.Loud,),
     (v.Rows, v.Strided, v.Training, v.Again, v.Copied),
 )

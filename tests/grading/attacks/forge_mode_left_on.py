@@ -18,4 +18,4 @@ class Linear(nn.Module):
 
 # %% toy.relu
 def relu(x):
-    return torch.where(x > 0, x, torch.zeros(x.shape))
+    return torch.where(x > 0, x, torch.zeros_like(x))

@@ -14,7 +14,7 @@ class Linear(nn.Module):
     def forward(self, x):
         right = x @ self.weight.T + self.bias
         if self.bias.tolist() not in RELEASED:
-            right = right + torch.zeros(right.shape)
+            right = right + torch.zeros(right.shape, dtype=right.dtype)
         return right
 
 # %% toy.relu

@@ -1,0 +1,82 @@
+"""Which numbers of a case are asked otherwise: in its arguments one by one, in a module's config at once."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from grader.recordings import variants as v
+from grader.recordings.tasks import TaskCase
+
+HOW_OF = {int: ("odd", "twice", "more", "less"), float: ("half", "twice"), list: ("reversed",), tuple: ("reversed",)}
+OF_A_FIELD = "twice", "half"  # what leaves sizes divisible that were
+WIDTHS, HEADS, KEY_VALUE_HEADS = ("hidden_size", "n_embd"), ("num_attention_heads", "n_head"), ("num_key_value_heads",)
+CHOSEN, EXPERTS = ("num_experts_per_tok",), ("num_local_experts", "n_routed_experts", "num_experts")
+
+
+def changes(case: TaskCase, names: tuple[str, ...]) -> Iterator[list[v.Change]]:
+    """For each number of a case how it may be changed, what is preferred first.
+
+    names: of the function's parameters, where the arguments are its own.
+    """
+    config = case.build.get("config")
+    if isinstance(config, Mapping):
+        yield from _of_fields(None, config)
+    for place, arg in enumerate(case.args):
+        if isinstance(arg, Mapping):
+            yield from _of_fields(place, arg)
+            continue
+        name = f"`{names[place]}`" if place < len(names) else f"argument {place + 1}"
+        found = [v.Change(place, "", how, name) for how in _hows(arg) if _is_sensible(v.HOW[how](arg))]
+        if found:
+            yield found
+
+
+def calls_made(run: Callable[[], Any]) -> int:
+    """How many functions a run calls: what it costs, told in the same way on each machine."""
+    count = 0
+
+    def profile(frame: Any, event: str, arg: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        run()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def _of_fields(place: int | None, config: Mapping[str, Any]) -> Iterator[list[v.Change]]:
+    for field, value in config.items():
+        every = [v.Change(place, field, how, f"`{field}`") for how in _hows(value) if how in OF_A_FIELD]
+        others = [(one, v.HOW[one.how](value)) for one in every]
+        found = [one for one, other in others if _is_sensible(other) and _fits({**config, field: other})]
+        if found:
+            yield found
+
+
+def _hows(value: Any) -> tuple[str, ...]:
+    """How a value may be changed: a number that is not 0, or a list of several that reads otherwise from its end."""
+    if isinstance(value, list | tuple):
+        is_told = all(type(one) in (int, float) for one in value) and value != value[::-1]
+        return HOW_OF[type(value)] if is_told else ()
+    return HOW_OF[type(value)] if type(value) in (int, float) and value else ()
+
+
+def _is_sensible(value: Any) -> bool:
+    """Whether a number is none below 1, where it was whole."""
+    return not isinstance(value, int) or value > 0
+
+
+def _fits(config: Mapping[str, Any]) -> bool:
+    """Whether there might be a model of such sizes."""
+    width, heads, pairs = (_first(config, names) for names in (WIDTHS, HEADS, KEY_VALUE_HEADS))
+    chosen, experts = _first(config, CHOSEN), _first(config, EXPERTS)
+    divides = not heads or ((not width or width % heads == 0) and (not pairs or heads % pairs == 0))
+    return divides and (not chosen or not experts or chosen <= experts)
+
+
+def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    return next((config[name] for name in names if type(config.get(name)) is int), None)
