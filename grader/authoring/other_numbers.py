@@ -7,8 +7,7 @@ from typing import Any
 from grader.recordings import variants as v
 from grader.recordings.tasks import TaskCase
 
-HOW_OF = {int: ("odd", "twice", "more", "less"), float: ("half", "twice"), list: ("reversed",), tuple: ("reversed",)}
-OF_A_FIELD = "twice", "half"  # what leaves sizes divisible that were
+HOW_OF = {float: ("half", "twice"), list: ("reversed",), tuple: ("reversed",)}
 WIDTHS, HEADS, KEY_VALUE_HEADS = ("hidden_size", "n_embd"), ("num_attention_heads", "n_head"), ("num_key_value_heads",)
 CHOSEN, EXPERTS = ("num_experts_per_tok",), ("num_local_experts", "n_routed_experts", "num_experts")
 
@@ -50,7 +49,9 @@ def calls_made(run: Callable[[], Any]) -> int:
 
 def _of_fields(place: int | None, config: Mapping[str, Any]) -> Iterator[list[v.Change]]:
     for field, value in config.items():
-        every = [v.Change(place, field, how, f"`{field}`") for how in _hows(value) if how in OF_A_FIELD]
+        every = [
+            v.Change(place, field, how, f"`{field}`") for how in (("twice",) if type(value) is int else _hows(value))
+        ]
         others = [(one, v.HOW[one.how](value)) for one in every]
         found = [one for one, other in others if _is_sensible(other) and _fits({**config, field: other})]
         if found:
@@ -58,11 +59,18 @@ def _of_fields(place: int | None, config: Mapping[str, Any]) -> Iterator[list[v.
 
 
 def _hows(value: Any) -> tuple[str, ...]:
-    """How a value may be changed: a number that is not 0, or a list of several that reads otherwise from its end."""
+    """How a value may be changed: a number that is not 0, or a list of several that reads otherwise from its end.
+
+    Of whole numbers a smaller one first, since many are bounded by another, and one that is even where it was: a
+    head_dim has two halves.
+    """
+    if type(value) is int:
+        smaller = "less" if value % 2 else "halved" if value % 4 == 0 else ""
+        return tuple(how for how in ("odd" if value == 1 else smaller, "twice") if how and value)
     if isinstance(value, list | tuple):
         is_told = all(type(one) in (int, float) for one in value) and value != value[::-1]
         return HOW_OF[type(value)] if is_told else ()
-    return HOW_OF[type(value)] if type(value) in (int, float) and value else ()
+    return HOW_OF[float] if type(value) is float and value else ()
 
 
 def _is_sensible(value: Any) -> bool:

@@ -232,8 +232,8 @@ def _with_variants(
         Asked(one.case, one.output, tolerance, one.varied)
         for one, tolerance in zip(recorded, answer.tolerances, strict=True)
     ]
-    cases, answers = with_variants_chosen(exercise, task, asked, solution)
-    return replace(task, cases=cases), replace(answer, **answers)
+    cases, (ends, large, other) = with_variants_chosen(exercise, task, asked, solution)
+    return replace(task, cases=cases), replace(answer, ends=ends, large=large, other=other)
 
 
 def _solution(exercise: Exercise, namespace: Mapping[str, Any]) -> Any:

@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,7 +90,7 @@ class Asked:
 
 def with_variants_chosen(
     exercise: Exercise, task: Task, asked: Sequence[Asked], target: Any
-) -> tuple[tuple[TaskCase, ...], dict[str, tuple[Tensor | None, ...]]]:
+) -> tuple[tuple[TaskCase, ...], list[tuple[Tensor | None, ...]]]:
     """The task's cases with their variants, and what an `Answer` has for them: `ends`, `large` and `other`.
 
     Each kind is asked of one case: the cheapest for which it holds, and of more tokens that which allows most.
@@ -130,8 +131,7 @@ def with_variants_chosen(
             chosen[one.case.name].append(replace(variant, start=len(so_far)))
             other[one.case.name] = torch.cat([so_far, end])
     cases = tuple(replace(case, variants=_in_order(chosen[case.name])) for case in task.cases)
-    found_for = {"ends": ends, "large": large, "other": other}
-    return cases, {name: tuple(each.get(case.name) for case in task.cases) for name, each in found_for.items()}
+    return cases, [tuple(each.get(case.name) for case in task.cases) for each in (ends, large, other)]
 
 
 def _is_told_by(numbers: Tensor) -> bool:
@@ -164,7 +164,7 @@ def _with_other_numbers(
     idle_so_far: set[str] = set()
     for one in asked:
         as_it_is = replace(one.case, variants=(v.Variant(),))
-        cost = calls_made(lambda case=as_it_is, own=one.output: vary(task, case, target, own))
+        cost = calls_made(partial(vary, task, as_it_is, target, one.output))
         if cost > (CALLS_AT_ONCE if task.function else CALLS_OF_A_MODULE):
             continue
         words = () if one.case.drive else tuple(arg for arg in one.case.args if isinstance(arg, str))

@@ -567,7 +567,7 @@ class Change:
 HOW: Mapping[str, Callable[[Any], Any]] = {
     "twice": lambda value: 2 * value,
     "half": lambda value: value / 2,
-    "more": lambda value: value + 1,
+    "halved": lambda value: value // 2,
     "odd": lambda value: 2 * value + 1,
     "less": lambda value: value - 1,
     "reversed": lambda value: value[::-1],
@@ -576,7 +576,7 @@ HOW: Mapping[str, Callable[[Any], Any]] = {
 HOW_IN_WORDS = {
     "twice": "twice as large",
     "half": "half as large",
-    "more": "larger by 1",
+    "halved": "half as large",
     "odd": "twice as large and 1 more",
     "less": "smaller by 1",
     "reversed": "in reverse order",

@@ -541,6 +541,7 @@ KV_SOURCE = Exercise(
     solution="kv_source",
     reference=right_source,
     function=True,
+    without={"OtherNumbers": "twice as many layers that share may be more than there are"},
     differentiable=False,
     points=3,
     cases=[

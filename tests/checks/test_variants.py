@@ -590,7 +590,7 @@ def kept() -> Recording:
     [
         (lambda c, t, b: numbers_kept(c, t, b) if c.layers < 4 else 0, "with `layers` twice as large and all else as"),
         (lambda c, t, b: numbers_kept(c, t, 1) * (1 + (b > 1)), "with `batch` twice as large and 1 more and all else"),
-        (lambda c, t, b: numbers_kept(c, min(t, c.positions // 12), b), "with `tokens` twice as large and 1 more"),
+        (lambda c, t, b: numbers_kept(c, max(t, 3), b), "with `tokens` smaller by 1"),
         (lambda c, t, b: numbers_kept(c, t, b) * (c.positions <= 64), "with `heads` twice as large and `positions`"),
     ],
 )
