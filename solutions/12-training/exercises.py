@@ -124,6 +124,10 @@ ENCODE = Exercise(
         encode_case("words that run together", TOGETHER, 15, 40, PLAIN),
         encode_case("bytes that no merge has", ["语言", "🙂", "été"], 8, 20, PLAIN),
         encode_case("runs of line breaks", ["she\n\n\n", "he\n\n\n\n\n", "the"], 12, 12),
+        encode_case("lines that end as on Windows", ["she\r\n", "he\r\n\r\n", "the"], 14, 12),
+        encode_case("words of 150 letters", ["he" * 75, "the", "she" * 50], 5, 12, PLAIN),
+        encode_case("no merge at all", PLAIN, 9, 0),
+        encode_case("a text of 5,000 characters", PLAIN, 900, 6),
         detour_case("a word that is a token, and whose merges lead elsewhere"),
     ],
 )
@@ -325,8 +329,8 @@ def adamw_case(
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         longer = draw.size("more", 0, 1, 2)
-        own = [[*shape[:-1], shape[-1] + longer] for shape in shapes]
-        weights = [draw.normal(*shape).to(dtype) for shape in own]
+        own = [[*shape[:-1], *(size + longer for size in shape[-1:])] for shape in shapes]
+        weights = [draw.normal(1, *shape)[0].to(dtype) for shape in own]
         gradients = [draw.normal(len(rates), *shape, scale=scale).to(dtype) for shape in own]
         if zero:
             gradients[0][1] = 0
@@ -355,6 +359,9 @@ ADAMW = Exercise(
             [0.1] * 4,
             options(0.9, 0.95, 1e-8, 0.5),
         ),
+        adamw_case("a decay of 0", [[3, 2], [2, 4]], [0.2, 0.1], options(0.9, 0.95, 1e-8, 0.0)),
+        adamw_case("a number without axes", [[], [3, 3]], [0.1, 0.3, 0.2], options(0.8, 0.96, 1e-8, 0.6)),
+        adamw_case("120 steps", [[2, 2], [1]], [0.05] * 120, options(0.9, 0.999, 1e-8, 0.1)),
         adamw_case("the first step", [[2, 3], [4]], [0.05], options(0.8, 0.999, 1e-6, 0.1)),
         adamw_case(
             "a rate for each step, and gradients of 0 in one",
