@@ -211,6 +211,7 @@ BLOCK = Exercise(
     sizes=attention_sizes,
     renamed=learners_name,
     parts={"ln_1": "gpt2.layer_norm", "attn": "gpt2.attention", "ln_2": "gpt2.layer_norm", "mlp": "gpt2.mlp"},
+    without={"OtherNumbers": "head_dim is then another, and a part that does not read it is wrong there alone"},
     cases=[
         Case("7 tokens", vectors(2, tokens, 24), {"config": SMALL}),
         Case(
@@ -378,6 +379,7 @@ COST_OF_HEAD = Exercise(
     function=True,
     differentiable=False,
     drive=drives.costs_of_heads,
+    without={"OtherNumbers": "the heads are as many as those that the case names"},
     points=5,
     axes="head",
     cases=[

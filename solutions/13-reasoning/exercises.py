@@ -315,6 +315,7 @@ BEST = Exercise(
     axes="question",
     cases=[
         scores_case("best of 3 among 7", 4, 7, 3),
+        scores_case("as many, three different scores", 4, 7, 3, levels=3),
         scores_case("best of 1: the verifier has no choice", 5, 6, 1),
         scores_case("best of all 8", 6, 8, 8),
         scores_case("three different scores, best of 4 among 9", 5, 9, 4, levels=3),
