@@ -99,7 +99,8 @@ def with_variants_chosen(
     ends: dict[str, Tensor] = {}
     large: dict[str, Tensor] = {}
     found: set[Any] = set()
-    for one, variant in _all_candidates(exercise, task, asked):
+    cheap = _cheap(asked)
+    for one, variant in _all_candidates(exercise, task, cheap):
         kind = _kind(variant, one.case, one.output)
         if kind in found or type(variant).__name__ in exercise.without:
             continue
@@ -126,7 +127,7 @@ def with_variants_chosen(
             answers[one.case.name] = end
     other: dict[str, Tensor] = {}
     if v.OtherNumbers.__name__ not in exercise.without:
-        for one, variant, end in _with_other_numbers(exercise, task, _cheap(asked), target):
+        for one, variant, end in _with_other_numbers(exercise, task, cheap, target):
             so_far = other.get(one.case.name, end[:0])
             chosen[one.case.name].append(replace(variant, start=len(so_far)))
             other[one.case.name] = torch.cat([so_far, end])
@@ -139,9 +140,8 @@ def _is_told_by(numbers: Tensor) -> bool:
     return bool(numbers.isfinite().all() and numbers.any())
 
 
-def _all_candidates(exercise: Exercise, task: Task, asked: Sequence[Asked]) -> list[tuple[Asked, v.Variant]]:
+def _all_candidates(exercise: Exercise, task: Task, cheap: Sequence[Asked]) -> list[tuple[Asked, v.Variant]]:
     """The candidates of all cases, in the author's order but for the dear ones; of more tokens, as many as may be."""
-    cheap = _cheap(asked)
     every = [(one, variant) for one in cheap for variant in _candidates(exercise, task, one, cheap)]
     return sorted(every, key=lambda each: -each[1].length if isinstance(each[1], v.Longer) else 0)
 

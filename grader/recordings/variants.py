@@ -571,7 +571,6 @@ HOW: Mapping[str, Callable[[Any], Any]] = {
     "odd": lambda value: 2 * value + 1,
     "less": lambda value: value - 1,
     "reversed": lambda value: value[::-1],
-    "shorter": lambda value: value[:-1],
 }
 HOW_IN_WORDS = {
     "twice": "twice as large",
@@ -580,7 +579,6 @@ HOW_IN_WORDS = {
     "odd": "twice as large and 1 more",
     "less": "smaller by 1",
     "reversed": "in reverse order",
-    "shorter": "without its last",
 }
 
 

@@ -481,7 +481,9 @@ def children(process: int) -> list[int]:
 def kill_one(run: subprocess.Popen[bytes], victim: str, hits: Counter[int]) -> bool:
     """Kill -9 the grader, one of its warm processes, or a child of one; whether there was one to kill.
 
-    hits: how often a child of each warm process was killed. The next is another's: a submission takes three.
+    hits: a number that rises with each child that is killed, for each warm process that of its last. The next is of
+    the one whose last is longest ago: a submission takes three, and that of a new process would be hit again and again
+    if it were the one with the fewest.
     """
     if victim == "grader":
         run.kill()
@@ -496,13 +498,13 @@ def kill_one(run: subprocess.Popen[bytes], victim: str, hits: Counter[int]) -> b
             os.kill(process, signal.SIGKILL)
         except ProcessLookupError:
             return False
-        hits[parent] += victim == "child"
+        if victim == "child":
+            hits[parent] = 1 + max(hits.values(), default=0)
     return bool(chosen)
 
 
 KILLS = {"grader": 5, "zygote": 7, "child": 38}
 EARLY = 0.2  # of the first kills of a run: while its jails still start or are tried
-KILLED_AGAIN = "killed from outside, again and again"
 A_MOMENT = "\n\nimport time\ntime.sleep(0.1)\n"  # in which a child can be hit, and a run does not end
 
 
@@ -519,7 +521,6 @@ def test_killed_fifty_times_it_ends_with_the_same_grades_and_nothing_twice(root:
     killed = Counter[str]()
     hits = Counter[int]()
     runs = []
-    unlucky = 0
     while victims:
         if all(student in scores_so_far(root) for student in expected):
             shutil.rmtree(root / "journal")
@@ -541,11 +542,7 @@ def test_killed_fifty_times_it_ends_with_the_same_grades_and_nothing_twice(root:
                     continue  # the next comes at once
                 while run.poll() is None and stored(root) < before + 3:  # whose child is killed four times loses it
                     time.sleep(0.02)
-        if run.wait() == 1:  # on a slow machine one submission may be hit each time that it starts again
-            unlucky += 1
-            assert unlucky == 1 and {KILLED_AGAIN in why for why in failed(root)} == {True}, failed(root)
-        else:
-            assert run.wait() in (0, -signal.SIGKILL), "whatever else is killed is started again"
+        assert run.wait() in (0, -signal.SIGKILL), f"whatever else is killed is started again: {failed(root)}"
     assert killed == KILLS and killed.total() == 50
     deadline = time.monotonic() + 120
     while (left := in_sessions(runs)) and time.monotonic() < deadline:
@@ -580,8 +577,8 @@ def scores_so_far(root: Path) -> set[str]:
 
 def failed(root: Path) -> list[str]:
     """Why the journal says that submissions could not be graded."""
-    entries = journal_lines(root / "journal" / f"{LESSON}.jsonl")
-    return [str(entry["why"]) for entry in entries if entry["entry"] == "failed"]
+    path = root / "journal" / f"{LESSON}.jsonl"
+    return [str(e["why"]) for e in journal_lines(path) if e["entry"] == "failed"] if path.exists() else []
 
 
 def journal_lines(path: Path) -> list[dict[str, object]]:
