@@ -623,7 +623,7 @@ def test_a_number_of_a_modules_config_that_changes_no_shape_is_another() -> None
     ]
     norm = recorded_with_variants(Exercise("toy.norm", "Norm", Norm, cases, axes="B T D"), Norm)
     assert examine_here(norm, "toy.norm", Norm).right
-    assert "it is another with `eps` half as large and all else as it is" in told_of(norm, "toy.norm", OneOfTwo)
+    assert "it is wrong with `eps` half as large and all else as it is" in told_of(norm, "toy.norm", OneOfTwo)
 
 
 def test_a_list_is_asked_in_reverse_order() -> None:

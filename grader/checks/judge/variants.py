@@ -174,11 +174,11 @@ def _told_of_numbers(variant: v.OtherNumbers) -> tuple[str, str]:
     changed = [f"{one.name} {v.HOW_IN_WORDS[one.how]}" for one in variant.changes]
     if len(changed) == 1:
         return (
-            f"it is another with {changed[0]} and all else as it is",
+            f"it is wrong with {changed[0]} and all else as it is",
             "Is each number read where it counts, and none in its place that is only equal to it in the case?",
         )
     return (
-        f"it is another with {', '.join(changed[:-1])} and {changed[-1]}",
+        f"it is wrong with {', '.join(changed[:-1])} and {changed[-1]}",
         "Is each of them read where it counts, and not where it does not?",
     )
 
