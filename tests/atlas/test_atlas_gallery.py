@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from figure_measure import MEASURE
 from jupyterlab_driver import CHROMIUM_FLAGS
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from conftest import chromium, why_no_browser
 from grader.atlas import caches, gallery_models
@@ -208,9 +208,9 @@ def test_the_overview_has_a_picture_of_every_models_layers_and_fits_a_few_screen
 def test_a_cache_beyond_a_models_context_says_so(page: Page, site: Path) -> None:
     """GPT-2 XL reads 1,024 tokens: 40.3 GB at 131,072 are of a model that there is not."""
     page.fill("#find", "gpt-2 xl")
-    assert "40.3 GB, beyond its context" in page.locator(".card").inner_text()
+    expect(page.locator(".card")).to_contain_text("40.3 GB, beyond its context")
     page.locator("#context").fill("10")
-    assert "beyond" not in page.locator(".card").inner_text()
+    expect(page.locator(".card")).not_to_contain_text("beyond")
     page.goto(site.joinpath("models/gpt-2-xl.html").as_uri())
     assert "its context is shorter, 1,024" in page.locator("tr", has_text="131,072").inner_text()
     assert page.get_by_text("rope_parameters").count() == 0  # it has no RoPE to stretch
