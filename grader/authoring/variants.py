@@ -5,8 +5,10 @@ that counts is what was recorded, with room for rounding, learners' programs are
 measured, as noise is: once, when a lesson is recorded.
 """
 
+import contextlib
 import inspect
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from grader.authoring.noise import SEEDS_OF_MISTAKES
-from grader.authoring.other_numbers import calls_made, changes
+from grader.authoring.other_values import MANY, Enough, calls_made, changes, is_an_end
 from grader.checks.judge.variants import Right, with_variants
 from grader.checks.judge.verdict import CaseVerdict
 from grader.checks.observation import Observation
@@ -51,6 +53,7 @@ FAR_CORNER = 600
 CALLS_ALONE = 2_000  # functions that a run may call which is asked for each of its numbers
 CALLS_AT_ONCE = 20_000
 CALLS_OF_A_MODULE = 8_000
+MANY_NUMBERS = 2_000_000  # that a run may make which is asked with a value at its end
 NEW_TOKENS = 2  # the place among the arguments of a generation at which stands how many tokens are to be written
 END = 3  # the place among the arguments of a generation at which the ids that end it stand
 
@@ -64,7 +67,7 @@ class Asked:
     tolerance: Tolerance
     run: Callable[[TaskCase], Tensor]
 
-    def end(self, variant: v.Longer | v.Large | v.OtherNumbers) -> Tensor:
+    def end(self, variant: v.Longer | v.Large | v.OtherValues) -> Tensor:
         """What the reference gives for the last of more tokens, for a large input, or for other numbers."""
         with torch.no_grad(), quietly([]):
             output = self.run(self.case.varied(variant)).detach()
@@ -126,8 +129,8 @@ def with_variants_chosen(
         if end is not None:
             answers[one.case.name] = end
     other: dict[str, Tensor] = {}
-    if v.OtherNumbers.__name__ not in exercise.without:
-        for one, variant, end in _with_other_numbers(exercise, task, cheap, target):
+    if v.OtherValues.__name__ not in exercise.without:
+        for one, variant, end in _with_other_values(exercise, task, cheap, target):
             so_far = other.get(one.case.name, end[:0])
             chosen[one.case.name].append(replace(variant, start=len(so_far)))
             other[one.case.name] = torch.cat([so_far, end])
@@ -152,28 +155,36 @@ def _cheap(asked: Sequence[Asked]) -> list[Asked]:
     return sorted(asked, key=lambda one: (one.case.drive != usual, *_by_worth(one), _is_dear(one)))
 
 
-def _with_other_numbers(
+def _with_other_values(
     exercise: Exercise, task: Task, asked: Sequence[Asked], target: Any
-) -> Iterator[tuple[Asked, v.OtherNumbers, Tensor]]:
-    """Which cases are asked with other numbers, and what is right there.
+) -> Iterator[tuple[Asked, v.OtherValues, Tensor]]:
+    """Which cases are asked with other values, and what is right there.
 
     A function that costs little is asked with each number alone that counts, and with all that do not; any other, and a
-    module, with all that count at once.
+    module, with all that count at once. Values at their ends are asked alone, and of large numbers all together, too.
     """
     seen: set[Any] = set()
     idle_so_far: set[str] = set()
+    many_so_far: set[Any] = set()
     for one in asked:
         as_it_is = replace(one.case, variants=(v.Variant(),))
-        cost = calls_made(partial(vary, task, as_it_is, target, one.output))
-        if cost > (CALLS_AT_ONCE if task.function else CALLS_OF_A_MODULE):
+        most = CALLS_AT_ONCE if task.function else CALLS_OF_A_MODULE
+        cost = calls_made(partial(vary, task, as_it_is, target, one.output), most)
+        if cost > most:
             continue
         words = () if one.case.drive else tuple(arg for arg in one.case.args if isinstance(arg, str))
-        counting, idle = [], []
-        for ways in changes(one.case, _parameters(exercise, task, one.case, target)):
-            slot = (words, name := ways[0].name)
-            if slot in seen or (not task.function and ways[0].argument is not None):
+        counting, idle, ends = [], [], []
+        names = _parameters(exercise, task, one.case, target)
+        for ways in _allowed(exercise, one.case, names):
+            first = ways[0]
+            slot = (words, name := first.name, is_an_end(first) and first.how)
+            if slot in seen or (not task.function and first.argument is not None and first.how != "further"):
                 continue
-            if (change := _first_that(task, one, ways, target, counts=True)) is not None:
+            if is_an_end(first):
+                if cost <= CALLS_ALONE and (change := _first_that(task, one, ways, target, counts=True)) is not None:
+                    ends.append(change)
+                    seen.add(slot)
+            elif (change := _first_that(task, one, ways, target, counts=True)) is not None:
                 counting.append(change)
                 seen.add(slot)
             elif (
@@ -184,16 +195,26 @@ def _with_other_numbers(
                 idle.append(change)
                 idle_so_far.add(name)
         groups = [(change,) for change in counting] if cost <= CALLS_ALONE else [tuple(counting)]
-        for group in [*groups, tuple(idle)] if idle else groups:
-            end = _end(task, one, v.OtherNumbers(group), target, _holds_everywhere) if group else None
+        groups += [tuple(idle), *((change,) for change in ends)]
+        if task.function and cost <= CALLS_ALONE and (one.case.drive, words) not in many_so_far:
+            many = _all_large(task, one, target, _allowed(exercise, one.case, names))
+            groups.append(many)
+            many_so_far |= {(one.case.drive, words)} if many else set()
+        for group in groups:
+            end = _end(task, one, v.OtherValues(group), target, _holds_everywhere) if group else None
             if end is not None:
-                yield one, v.OtherNumbers(group, count=len(end)), end
+                yield one, v.OtherValues(group, count=len(end)), end
 
 
 def _first_that(task: Task, asked: Asked, ways: Sequence[v.Change], target: Any, *, counts: bool) -> v.Change | None:
-    """The first of several ways to change a number by which the output becomes another, or does not."""
+    """The first of several ways to change a value by which the output becomes another, or does not.
+
+    One at its end must cost little, too.
+    """
     for change in ways:
-        variant = v.OtherNumbers((change,))
+        variant = v.OtherValues((change,))
+        if is_an_end(change) and not _costs_little(task, asked, variant, target):
+            continue
         end = _end(task, asked, variant, target, _holds_there)
         if end is None:
             continue
@@ -204,8 +225,32 @@ def _first_that(task: Task, asked: Asked, ways: Sequence[v.Change], target: Any,
     return None
 
 
-def _end(task: Task, asked: Asked, variant: v.OtherNumbers, target: Any, holds: Callable[..., bool]) -> Tensor | None:
-    """What the reference gives for other numbers; None where there is nothing, or the solution gives another."""
+def _allowed(exercise: Exercise, case: TaskCase, names: tuple[str, ...]) -> list[list[v.Change]]:
+    """How each value of a case may be changed, but for what the exercise is without."""
+    ways = ([one for one in every if one.in_short not in exercise.without] for every in changes(case, names))
+    return [every for every in ways if every]
+
+
+def _all_large(task: Task, asked: Asked, target: Any, ways: Sequence[Sequence[v.Change]]) -> tuple[v.Change, ...]:
+    """All whole numbers of a case that may be much larger, where it has several and that costs little."""
+    every = tuple(each[-1] for each in ways if each[-1].how == MANY[-1])
+    return every if len(every) > 1 and _costs_little(task, asked, v.OtherValues(every), target) else ()
+
+
+def _costs_little(task: Task, asked: Asked, variant: v.OtherValues, target: Any) -> bool:
+    """Whether reference and solution make few numbers for a variant, the solution few calls, and the reference no more
+    than one that counts in loops."""
+    case = replace(asked.case, variants=(variant,))
+    runs = (partial(vary, task, case, target, asked.output), CALLS_ALONE), (partial(asked.end, variant), CALLS_AT_ONCE)
+    for run, most in runs:
+        with contextlib.suppress(Exception), _Numbers(MANY_NUMBERS) as counter:
+            if calls_made(run, most) > most or counter.total > MANY_NUMBERS:
+                return False
+    return True
+
+
+def _end(task: Task, asked: Asked, variant: v.OtherValues, target: Any, holds: Callable[..., bool]) -> Tensor | None:
+    """What the reference gives for other values; None where there is nothing, or the solution gives another."""
     try:
         end = asked.end(variant)
     except Exception:  # the reference can't be asked so
@@ -216,9 +261,9 @@ def _end(task: Task, asked: Asked, variant: v.OtherNumbers, target: Any, holds: 
 
 
 def _parameters(exercise: Exercise, task: Task, case: TaskCase, target: Any) -> tuple[str, ...]:
-    """The names of a case's arguments: those of the function, or of the drive behind its first."""
+    """The names of a case's arguments: those of the function, of `forward`, or of the drive behind its first."""
     if not task.function:
-        return ()
+        return () if task.drive else tuple(inspect.signature(target.forward).parameters)[1:]
     own = next((one.drive for one in exercise.cases if one.name == case.name), None)
     drive = own or exercise.drive
     names = tuple(inspect.signature(drive or target).parameters)
@@ -248,10 +293,12 @@ def _holds_there(task: Task, asked: Asked, variant: v.Variant, target: Any, end:
 
 
 def _kind(variant: v.Variant, case: TaskCase, output: Tensor) -> Any:
-    """What is asked once: of fields, in each case of a function; of loud tokens, for each argument; of large ones, for
-    each word among the arguments too, which says what is computed; and so on."""
+    """What is asked once: of fields, in each case of a function, and of a module with RoPE's in either place; of loud
+    tokens, for each argument; of large ones, for each word among the arguments too, which says what is computed; and so
+    on."""
     if type(variant) in (v.Fields, v.Nulls):
-        return type(variant), None if case.build else case.name
+        nested = "rope_parameters" in case.build.get("config", {})
+        return type(variant), nested if case.build else case.name
     if isinstance(variant, v.Scaled):
         return v.Scaled, variant.argument, *(arg for arg in case.args if isinstance(arg, str))
     if isinstance(variant, v.Loud):
@@ -523,19 +570,23 @@ def _axes(
 
 
 class _Numbers(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the numbers that operations make."""
+    """Counts the numbers that operations make, and stops where they are more than `most`."""
 
-    total: int = 0
+    def __init__(self, most: float = math.inf) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total, self.most = 0, most
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         self.total += result.numel() if isinstance(result, Tensor) else 0
+        if self.total > self.most:
+            raise Enough
         return result
 
 
 def _numbers_made(asked: Asked, variant: v.Variant) -> int:
     try:
-        with torch.no_grad(), _Numbers() as counter:  # type: ignore[no-untyped-call]
+        with torch.no_grad(), _Numbers() as counter:
             asked.run(asked.case.varied(variant))
     except Exception:
         return 0

@@ -12,7 +12,7 @@ SECOND_RUN = "second run"  # the kind of a problem that stopped a second run, be
 CHANGED = "changed"  # the kind of one that is no error: an argument, which the message names, was modified in place
 # What else a call must leave alone, as `Observation.changed` names it.
 EARLIER = "what an earlier call returned"
-SEED = "the seed of torch's random numbers"
+SEEDS = {name: f"the seed of {name}'s random numbers" for name in ("torch", "random", "numpy.random")}
 FOLDER = "the current folder"
 
 

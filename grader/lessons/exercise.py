@@ -167,7 +167,8 @@ class Exercise:
         arguments, and what it returns is judged. Its source travels in the recording and runs beside the solution,
         with that of every function and class of the lesson's own files and of `grader.authoring.drives` that it
         names. So these are plain ``def`` and ``class``, and use nothing else but ``torch``, ``nn`` and ``Tensor``.
-    without: the variants (see recordings/variants.py) in which its cases are not asked, by their names, and why.
+    without: the variants (see recordings/variants.py) in which its cases are not asked, by their names, and why. Of
+        `OtherValues` single ones, such as "head_dim one", are named as `Change.in_short` has it.
     """
 
     name: str

@@ -22,6 +22,8 @@ Values = tuple[Any, ...]
 POSITIONS = "n_positions", "max_position_embeddings"  # how many tokens a model is made for
 
 COUNTED = 32  # of the numbers that come out for large ones, about so many count
+FURTHER = 3_001  # beyond the whole numbers that float16 holds
+LONG = 300  # beyond what one byte counts
 
 # Fields that a family may have, and that say nothing in a config of another, each with some value.
 OTHER_FIELDS: dict[str, Any] = {
@@ -61,6 +63,8 @@ OTHER_FIELDS: dict[str, Any] = {
     "residual_multiplier": 0.5,
     "attention_multiplier": 0.3,
     "logits_scaling": 3.0,
+    "rope_theta": 7.0,
+    "rope_local_base_freq": 5.0,
     "attention_dropout": 0.5,
     "hidden_dropout": 0.5,
     "clip_qkv": 0.1,
@@ -552,7 +556,7 @@ class RopeParameters(Fields):
 
 @dataclass(frozen=True)
 class Change:
-    """Another number in the place of one.
+    """Another value in the place of one.
 
     argument: where among the arguments it stands, or the config or list that it stands in; None for the config with
     which a module is built. field: its name in a config, or empty. how: see `HOW`. name: what learners know it by.
@@ -563,6 +567,11 @@ class Change:
     how: str
     name: str
 
+    @property
+    def in_short(self) -> str:
+        """What an exercise that is without it names it, such as "head_dim one"."""
+        return f"{self.name.strip('`')} {self.how}"
+
 
 HOW: Mapping[str, Callable[[Any], Any]] = {
     "twice": lambda value: 2 * value,
@@ -571,6 +580,12 @@ HOW: Mapping[str, Callable[[Any], Any]] = {
     "odd": lambda value: 2 * value + 1,
     "less": lambda value: value - 1,
     "reversed": lambda value: value[::-1],
+    "one": lambda value: 1,
+    "thousandfold": lambda value: 1000 * value,
+    "hundredfold": lambda value: 100 * value,
+    "further": lambda value: value + FURTHER,
+    "repeated": lambda value: 2 * value,
+    "long": lambda value: LONG * value,
 }
 HOW_IN_WORDS = {
     "twice": "twice as large",
@@ -579,14 +594,20 @@ HOW_IN_WORDS = {
     "odd": "twice as large and 1 more",
     "less": "smaller by 1",
     "reversed": "in reverse order",
+    "one": "1",
+    "thousandfold": "1,000 times as large",
+    "hundredfold": "100 times as large",
+    "further": f"larger by {FURTHER:,}",
+    "repeated": "repeated once",
+    "long": f"{LONG} times as long",
 }
 
 
 @dataclass(frozen=True)
-class OtherNumbers(Variant):
-    """Other numbers among the arguments or in the config. Of the output the last few count.
+class OtherValues(Variant):
+    """Other values among the arguments or in the config. Of the output its shape and the last few numbers count.
 
-    start: where in what the reference gave for the case's other numbers they stand. count: how many there are.
+    start: where in what the reference gave for the case's other values they stand. count: how many there are.
     """
 
     changes: tuple[Change, ...]
@@ -608,7 +629,8 @@ class OtherNumbers(Variant):
         return args
 
     def picked(self, output: Tensor) -> Tensor:
-        return output.flatten()[-COUNTED:]
+        shape = torch.tensor(output.shape, dtype=torch.int64)
+        return torch.cat([shape.to(output), output.flatten()[-COUNTED:]])
 
     def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
         return self.without_end(recorded.flatten()) if end is None else end[self.start : self.start + self.count]
@@ -618,7 +640,7 @@ class OtherNumbers(Variant):
 
 
 def _changed(value: Any, change: Change) -> Any:
-    """An argument, or a config, with another number in it."""
+    """An argument, or a config, with another value in it."""
     if not change.field:
         return HOW[change.how](value)
     fields = {**value, change.field: HOW[change.how](value[change.field])}

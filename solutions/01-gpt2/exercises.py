@@ -211,7 +211,7 @@ BLOCK = Exercise(
     sizes=attention_sizes,
     renamed=learners_name,
     parts={"ln_1": "gpt2.layer_norm", "attn": "gpt2.attention", "ln_2": "gpt2.layer_norm", "mlp": "gpt2.mlp"},
-    without={"OtherNumbers": "head_dim is then another, and a part that does not read it is wrong there alone"},
+    without={"OtherValues": "head_dim is then another, and a part that does not read it is wrong there alone"},
     cases=[
         Case("7 tokens", vectors(2, tokens, 24), {"config": SMALL}),
         Case(
@@ -234,7 +234,7 @@ MODEL = Exercise(
     sizes=lambda build: attention_sizes(build) | {"vocab_size": build["config"]["vocab_size"]},
     renamed=learners_name,
     parts={"h.*": "gpt2.block", "ln_f": "gpt2.layer_norm"},
-    without={"OtherNumbers": "head_dim is then another, and a part that does not read it is wrong there alone"},
+    without={"OtherValues": "head_dim is then another, and a part that does not read it is wrong there alone"},
     # Large eps: ln_f reads a stream of variance 4 to 19, where 1e-3 in place of 1e-5 hardly shows.
     cases=[
         Case(
@@ -380,7 +380,7 @@ COST_OF_HEAD = Exercise(
     function=True,
     differentiable=False,
     drive=drives.costs_of_heads,
-    without={"OtherNumbers": "the heads are as many as those that the case names"},
+    without={"OtherValues": "the heads are as many as those that the case names"},
     points=5,
     axes="head",
     cases=[

@@ -102,10 +102,12 @@ IN_TURNS = {"drive": caches.contents_in_turns, "right": right_contents_in_turns}
 def cache_case(name: str, capacity: int, chunks: list[int], sizes: Sequence[int] = (2, 3, 4), **more: Any) -> Case:
     """A case of kv_cache.cache; a chunk of 0 is a reset. sizes: batch, heads and head_dim."""
     B, H, head_dim = sizes
+    fine = more.get("dtype") == torch.float64  # numbers that float32 does not hold
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         batch, heads, width = draw.size("B", B, 1, 3), draw.size("H", H, 5), draw.size("head_dim", head_dim, 6, 10)
-        return draw.normal(2, batch, heads, sum(chunks), width), capacity, chunks
+        kv = draw.normal(2, batch, heads, sum(chunks), width)
+        return kv.double() / 3 if fine else kv, capacity, chunks
 
     return Case(name, draw_args, **more)
 
@@ -137,6 +139,7 @@ CACHE = Exercise(
         cache_case("nothing is copied (1: another place in memory)", 24, [5, 1, 1, 4], **COPIES),
         cache_case("the same memory after a reset (1: another place)", 24, [5, 1, 0, 1, 4], **COPIES),
         cache_case("bfloat16", 15, [4, 1, 2], dtype=torch.bfloat16),
+        cache_case("float64", 9, [2, 1], (1, 2, 3), dtype=torch.float64),
     ],
 )
 

@@ -136,6 +136,9 @@ ROPE_TABLE = Exercise(
     function=True,
     points=4,
     axes="cos/sin T head_dim",
+    without={
+        "head_dim one": "a head_dim has two halves",
+    },
     cases=[
         Case("positions 5 to 11", table_args(range(5, 12), 10, 10000.0)),
         Case("positions 3, 40 and 17, another theta", table_args([3, 40, 17], 16, 1000000.0)),

@@ -15,11 +15,30 @@ from transformers.models.gemma3.modeling_gemma3 import (
     Gemma3TextModel,
 )
 
-from grader.authoring.kit import ROUNDED_ONCE, Case, Draw, Exercise, configs, hf, weights_around_0, with_mistakes
+from grader.authoring.kit import (
+    ROUNDED_ONCE,
+    Case,
+    Draw,
+    Exercise,
+    Tolerance,
+    configs,
+    hf,
+    weights_around_0,
+    with_mistakes,
+)
 from grader.authoring.kit.inputs import alike, steep_weights, with_zeros
 
 from . import drives
-from .reference import COUNTED, build_embedding, counted_rows, drawn_rows, reference_config, right_verdicts, rotations
+from .reference import (
+    COUNTED,
+    build_embedding,
+    counted_rows,
+    drawn_rows,
+    fine_rows,
+    reference_config,
+    right_verdicts,
+    rotations,
+)
 
 TRACE = "gemma3.causal_lm"
 
@@ -219,6 +238,12 @@ ROPE = Exercise(
         Case("a full layer", at(range(5, 12), FULL), {"config": SMALL}),
         Case("a sliding layer, another theta", at([6, 9], SLIDING), {"config": OTHER_THETAS}),
         Case("a full layer, another theta", at([6, 9], FULL), {"config": OTHER_THETAS}),
+        Case(
+            "far in a long text",
+            at([2_049, 3_001, 32_000], FULL),
+            {"config": SMALL | {"max_position_embeddings": 32_768}},
+            tolerance=Tolerance(1e-2),
+        ),
         *(
             Case(f"a {name} layer, as transformers 5 writes its config", at([3, 40, 17], kind), {"config": NESTED})
             for name, kind in (("sliding", SLIDING), ("full", FULL))
@@ -449,6 +474,7 @@ VERDICTS = Exercise(
         ),
         counted_case("rows of millions that rounding leaves as they are", list(COUNTED)[2:], torch.float32, 100_000),
         counted_case("outputs in bfloat16, just above the limit and just below", list(COUNTED), torch.bfloat16),
+        Case("exact numbers that bfloat16 does not hold", lambda draw: [*fine_rows(draw), 2.0]),
     ],
 )
 

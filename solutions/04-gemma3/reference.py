@@ -95,6 +95,22 @@ COUNTED = {
 }
 
 
+def fine_rows(draw: Draw) -> list[list[Tensor]]:
+    """The four outputs of each row, all but the exact ones in bfloat16: a quarter more than what bfloat16 holds.
+
+    The limit is twice the noise of 3/4. Where the exact numbers lose their quarters, it is 2, and no error is above it.
+    """
+    rows: list[list[Tensor]] = [[], [], [], []]
+    off = [("right", 1.0, 1.0), ("own", 1.5, 1.0), ("inherited", 1.0, 1.5)]
+    first = draw.number("the first row", 0, 1, len(off) - 1)
+    for _, alone, whole in [*off[first:], *off[:first]]:
+        whole_numbers, sign = draw.tokens(50, 4, 6) + 66.0, 2.0 * draw.tokens(2, 4, 6) - 1
+        rows[0].append(sign * (whole_numbers + 0.25))
+        for place, error in ((1, 1.0), (2, -alone), (3, -whole)):
+            rows[place].append((sign * (whole_numbers + error)).bfloat16())
+    return rows
+
+
 def counted_rows(
     draw: Draw, names: Sequence[str], size: Sequence[int], dtype: torch.dtype, times: int
 ) -> list[list[Tensor]]:

@@ -117,7 +117,7 @@ MASK = Exercise(
     solution="window_mask",
     reference=right_mask,
     function=True,
-    without={"OtherNumbers": "there are no more queries than keys"},
+    without={"OtherValues": "there are no more queries than keys"},
     points=4,
     cases=[
         mask_case("a whole text of 7 tokens, a window of 3", 7, 0, 3),

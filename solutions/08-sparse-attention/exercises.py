@@ -311,11 +311,12 @@ def attention_case(
     """A case of attention: x [batch, T, D] of clear choice, rotations, where to cut, and what else the case is given.
 
     layer: its number. given: whether it gets a choice of an earlier layer's: random numbers of what each token may see
-    and, to fill the row, later ones, in any order.
+    and, to fill the row, later ones, in any order. few: of how many tokens it is.
     """
     scale, limit, layer = more.pop("scale", 1.0), more.pop("limit", ()), more.pop("layer", 0)
-    given, by, types = (
+    given, few, by, types = (
         more.pop("given", False),
+        more.pop("few", config["index_topk"]),
         more.pop("by", clear.CLEAR),
         config.get("indexer_types") or ["full"] * (layer + 1),
     )
@@ -327,7 +328,7 @@ def attention_case(
             x = clear_text(draw, config, batch, table, scale, first, by)
         else:
             x = draw.normal(batch, length, config["hidden_size"], scale=scale)
-        chosen = [some_choice(draw, batch, length, config["index_topk"])] if given else []
+        chosen = [some_choice(draw, batch, length, few)] if given else []
         return [x, table, list(cuts), *limit, *chosen]
 
     return Case(name, draw_args, {"config": fields_of(config, *ATTENDED), "layer": layer}, **more)
@@ -351,11 +352,17 @@ ATTENTION = Exercise(
         attention_case("DeepSeek-V3.2's, 4 of 9 tokens", SMALL, 2, 9, start=5),
         attention_case("GLM-5's, 3 of 8 tokens", GLM, 1, 8, start=3, layer=2),
         attention_case("a layer that takes over a choice", GLM, 2, 7, start=4, layer=1, given=True),
+        attention_case(
+            "a layer that takes over a choice of 2 of 3 tokens", GLM, 1, 3, start=6, layer=1, given=True, few=2
+        ),
         attention_case("a layer that chooses anew", SECOND_SHARED, 1, 6, start=2, layer=1, given=True),
         attention_case("tiny inputs", OTHER, 2, 8, start=4, scale=1e-3),
         attention_case("through a cache: 6 tokens, then 3", SMALL, 1, 9, start=0, cuts=[6]),
         attention_case("through a cache: 5 tokens, then one by one", OTHER, 1, 8, start=11, cuts=[5, 6, 7]),
         attention_case("which tokens are chosen, through a cache", GLM, 2, 8, start=1, cuts=[2, 6], **CHOICES),
+        attention_case(
+            "which tokens a layer chooses anew", SECOND_SHARED, 1, 7, start=3, layer=1, given=True, **CHOICES
+        ),
         attention_case("bfloat16", SMALL, 1, 9, start=5, dtype=torch.bfloat16),
     ],
 )

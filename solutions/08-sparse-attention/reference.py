@@ -132,8 +132,8 @@ def call_attention_with_work(module: Any, x: Tensor, table: Tensor, cuts: list[i
 
 
 def call_choices(module: Any, x: Tensor, table: Tensor, cuts: Any, chosen: Tensor | None = None) -> Tensor:
-    """Which tokens transformers' layer chooses, as counts: those that it chose, or those that it was given."""
-    if chosen is None:
+    """Which tokens transformers' layer reads, as counts: those that it chose, or without an indexer those it was given."""
+    if chosen is None or module.indexer is not None:
         scores = run_attention(module, x, table)[1][0]
         chosen = scores.topk(min(module.config.index_topk, scores.shape[-1]), dim=-1).indices
     return torch.zeros(*x.shape[:2], x.shape[1], dtype=torch.int64).scatter(2, chosen, 1).tril()

@@ -78,23 +78,36 @@ def unpacked_codes(made: Any, packed: Tensor, bits: int, n: int) -> Tensor:
     return of_form(codes, "codes", list(codes.shape), torch.uint8).long()
 
 
-def rotation_tested(random_rotation: Any, dim: int, seed: int) -> Tensor:
-    """Q Q^T, and below it what else must hold, 1 where it does.
+def rotation_with_flags(random_rotation: Any, dim: int, seed: int) -> tuple[Tensor, list[bool]]:
+    """Q, and what must hold of it.
 
     The same seed gives the same matrix, another seed another; numbers that are drawn elsewhere do not change; every
     coordinate goes into all others; no column is near the diagonal (1, 1, ...), as one is for numbers of mean 1/2.
     """
     torch.manual_seed(dim)
+    torch.rand(1)  # a program that seeds as before has another state than this
     before = torch.get_rng_state()
     q = of_form(tensor_given(random_rotation(dim, seed), "random_rotation"), "rotation", [dim, dim], torch.float32)
     untouched = bool(torch.equal(before, torch.get_rng_state()))
     again, other = random_rotation(dim, seed), random_rotation(dim, seed + 1)
     spread = float(q.double().pow(4).mean()) * dim**2  # 3 where a row is like a normal vector, dim for a permutation
     leaning = float(q.sum(dim=0).abs().max()) / dim**0.5  # below 0.75 but for one random matrix in 100,000
-    flags = [untouched, torch.equal(q, again), not torch.allclose(q, other), 0.9 < spread < 4.5, leaning < 0.75]
+    return q, [untouched, torch.equal(q, again), not torch.allclose(q, other), 0.9 < spread < 4.5, leaning < 0.75]
+
+
+def rotation_tested(random_rotation: Any, dim: int, seed: int) -> Tensor:
+    """Q Q^T, and below it what else must hold, 1 where it does."""
+    q, flags = rotation_with_flags(random_rotation, dim, seed)
     row = torch.zeros(1, dim, dtype=torch.float64)
     row[0, : len(flags)] = torch.tensor(flags, dtype=torch.float64)
     return torch.cat([q.double() @ q.double().T, row]).float()
+
+
+def large_rotation_tested(random_rotation: Any, dim: int, seed: int) -> list[int]:
+    """What must hold, 1 where it does, last but for the seed whether Q Q^T is the identity."""
+    q, (untouched, again, other, spread, _) = rotation_with_flags(random_rotation, dim, seed)
+    orthogonal = torch.allclose(q.double() @ q.double().T, torch.eye(dim, dtype=torch.float64), atol=1e-4)
+    return [*map(int, (untouched, again, other, spread, orthogonal)), seed]
 
 
 def levels_of(lloyd_max: Any, bits: int, dim: int) -> Tensor:

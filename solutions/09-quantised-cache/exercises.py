@@ -138,6 +138,10 @@ BITS = Exercise(
     function=True,
     differentiable=False,
     points=8,
+    without={
+        "bits thousandfold": "codes have up to 8 bits",
+        "bits hundredfold": "codes have up to 8 bits",
+    },
     cases=[
         pack_case("pack 4 bits, rows of 70", (2, 70), 4),
         pack_case("pack 2 bits, a last byte that is not full", (2, 3, 7), 2),
@@ -168,6 +172,8 @@ def rotation_case(name: str, dim: int, seed: int) -> Case:
     return Case(name, draw_args)
 
 
+LARGE = {"drive": drives.large_rotation_tested, "right": lambda dim, seed: [*[1] * 5, seed]}
+
 ROTATION = Exercise(
     name="quantised_cache.rotation",
     solution="random_rotation",
@@ -180,6 +186,7 @@ ROTATION = Exercise(
         rotation_case("64 channels", 64, 3),
         rotation_case("40 channels, the seed 0", 40, 0),
         rotation_case("96 channels", 96, 7),
+        Case("what holds for 256 channels", lambda draw: [256, draw.number("seed", 11, 1, 99)], **LARGE),
     ],
 )
 
@@ -190,9 +197,9 @@ def bits_word(bits: int) -> str:
 
 def codebook_case(bits: int, dim: int) -> Case:
     def draw_args(draw: Draw) -> Sequence[Any]:
-        return [bits, draw.number("dim", dim, 8, 400)]
+        return [bits, draw.number("dim", dim, *((8, 400) if dim > 8 else (2, 4)))]
 
-    return Case(bits_word(bits), draw_args, tolerance=Tolerance(1e-3))
+    return Case(bits_word(bits) if dim > 8 else f"{dim} channels", draw_args, tolerance=Tolerance(1e-3))
 
 
 CODEBOOK = Exercise(
@@ -203,7 +210,7 @@ CODEBOOK = Exercise(
     function=True,
     differentiable=False,
     points=4,
-    cases=[codebook_case(bits, dim) for bits, dim in ((1, 64), (2, 128), (3, 40), (4, 256), (6, 96))],
+    cases=[codebook_case(bits, dim) for bits, dim in ((1, 64), (2, 128), (3, 40), (4, 256), (6, 96), (5, 3))],
 )
 
 

@@ -460,6 +460,8 @@ def model_case(name: str, config: dict[str, Any], batch: int, chunks: list[int],
 
 
 ENDS_LINEAR = OTHER | {"vocab_size": 37, "layer_types": ["full_attention", "linear_attention", "linear_attention"]}
+TINY = NARROW | {"vocab_size": 13, "hidden_size": 10, "intermediate_size": 5}
+TWO_FULL_LAYERS = TINY | {"layer_types": ["full_attention", "full_attention"]}
 NO_FULL_LAYER = NARROW | {"vocab_size": 27, "layer_types": ["linear_attention", "linear_attention"]}
 
 
@@ -493,6 +495,8 @@ MODEL = Exercise(
         model_case("a full layer first", OTHER, 1, [], 7),
         model_case("through caches: 6 tokens, then 3 and 1", SMALL | {"vocab_size": 33}, 1, [6, 3, 1]),
         model_case("through caches: two linear layers behind a full one, one by one", ENDS_LINEAR, 1, [1, 1, 1, 2]),
+        model_case("through caches: two full layers", TWO_FULL_LAYERS, 1, [4, 3]),
+        model_case("more tokens than max_position_embeddings", TINY | {"max_position_embeddings": 6}, 1, [], 9),
         model_case("through caches: no full layer", NO_FULL_LAYER, 1, [3, 1, 2]),
         model_case("two texts in turns, with caches of their own", NARROW, 2, [4, 1, 3], drive=drives.model_in_turns),
         model_case(

@@ -302,6 +302,9 @@ YARN = Exercise(
     differentiable=False,
     points=6,
     axes="cos/sin T head_dim",
+    without={
+        "head_dim one": "a head_dim has two halves",
+    },
     cases=[
         yarn_case("positions 5 to 11", range(5, 12), 20, 70.0, scaled(8.0, 40, beta_fast=3.0, beta_slow=1.0)),
         yarn_case("edges that are not rounded", range(3, 9), 24, 300.0, scaled(4.0, 90, beta_fast=5.0, truncate=False)),
@@ -424,6 +427,9 @@ PROPORTIONAL = Exercise(
     differentiable=False,
     points=3,
     axes="cos/sin T head_dim",
+    without={
+        "head_dim one": "a head_dim has two halves",
+    },
     cases=[
         proportional_case("a quarter of 16 pairs", range(5, 12), 32, 700.0, 0.25),
         proportional_case("half of 7 pairs: 3", [3, 40, 17], 14, 90.0, 0.5),
@@ -541,7 +547,7 @@ KV_SOURCE = Exercise(
     solution="kv_source",
     reference=right_source,
     function=True,
-    without={"OtherNumbers": "twice as many layers that share may be more than there are"},
+    without={"OtherValues": "twice as many layers that share may be more than there are"},
     differentiable=False,
     points=3,
     cases=[

@@ -412,6 +412,14 @@ SCHEDULE = Exercise(
     differentiable=False,
     drive=drives.rates,
     points=4,
+    without={
+        "warmup thousandfold": "there are more updates than those of the warm-up",
+        "warmup hundredfold": "there are more updates than those of the warm-up",
+        "total one": "there are more updates than those of the warm-up",
+        "first thousandfold": "the first is not behind the last",
+        "first hundredfold": "the first is not behind the last",
+        "last one": "the first is not behind the last",
+    },
     cases=[
         rate_case("20 updates, 4 of warm-up, a floor of 0.6", 1, 20, 3e-3, 4, 20, 0.6),
         rate_case("no warm-up, and 16 updates after the end", 1, 25, 1e-2, 0, 9, 0.25),

@@ -55,6 +55,10 @@ FILTERS = Exercise(
     function=True,
     differentiable=False,
     points=6,
+    without={
+        "top_k thousandfold": "there are no more tokens to keep",
+        "top_k hundredfold": "there are no more tokens to keep",
+    },
     cases=[
         filter_case("temperature 0.05 alone", (3, 11), 0.05, scale=0.2),
         filter_case("top-k of 4", (2, 3, 13), 1.3, 4),
@@ -392,6 +396,11 @@ LOG_PROBS = Exercise(
     function=True,
     points=6,
     axes="B T",
+    without={
+        "prompt thousandfold": "the prompt is a part of the ids",
+        "prompt hundredfold": "the prompt is a part of the ids",
+        "ids further": "the model has no such ids",
+    },
     cases=[
         log_probs_case("3 answers of 5 tokens after 4", (3, 9, 7), 4, 1.0),
         log_probs_case("a prompt of one token", (2, 6, 5), 1, 0.8),

@@ -423,17 +423,22 @@ PROMPT = Exercise(
         text_case("tools and their fields in another order", "<r>", [[TOOLS, SAID, {"b": "<h>", "a": 1}], [[{key: tool[key] for key in reversed(tool)} for tool in reversed(TOOLS)], SAID, {"a": 1, "b": "<h>"}]]),
         text_case("tools whose fields stand in different orders, and a long history", "<r>",
                   [[[{"description": "<c>", "name": "b"}, {"name": "a", "description": "<d>"}], [{"role": "user", "content": f"<{'abcde'[i % 5]}> {i}"} for i in range(30)], {"a": "<h>"}]]),
+        text_case("an answer of calls alone, without words", "<r>", [[TOOLS, [SAID[0], SAID[1] | {"content": ""}, SAID[2]], {"time": "<h>"}]]),
+        text_case("a summary among the messages", "<r>", [[TOOLS[1:], [*SAID, {"role": "system", "content": "so far: <h>"}, SAID[0]], {"time": "<i>"}]]),
         text_case("no tools, no history, an empty state", "<r>", [[[], SAID[:1], {}], [TOOLS[:1], [], {}]]),
         text_case("names that sort otherwise with capitals, and letters beyond ASCII", "<r> ü", [[[{"name": "b"}, {"name": "B", "x": "ä"}, {"name": "a<a>"}, {"name": "Z"}], SAID[:2], {"ö": "<h>"}]]),
     ],
 )  # fmt: skip
 
 
+LATER = 60  # prompts that come after one of many blocks
+
+
 def blocks_case(name: str, size: int, *prompts: Any) -> Case:
     """prompts: a salt, and pieces of ids: a letter and how many. The same letter is the same text from its start."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        texts = {letter: draw.tokens(500, 60).tolist() for letter in "abcdefg"}
+        texts: dict[Any, list[int]] = {letter: draw.tokens(500, 60).tolist() for letter in "abcdefg"}
         length = draw.number("length", 20 + len(name) % 7, 12, 50)
         texts["A"] = [texts["a"][i] for i in (0, 1, 3, 2, *range(4, 60))]
         for i in range(4):  # one token is another one
@@ -442,7 +447,11 @@ def blocks_case(name: str, size: int, *prompts: Any) -> Case:
         texts["m"] = [ten * 10 + one, one, *texts["a"][2:]]  # the same digits, one behind the other
         texts["o"] = [token + 70_000 for token in texts["a"]]
         texts["n"] = [ten, one * 11, *texts["a"][2:]]
-        salts = filled(draw, ["", *(salt for salt, *_ in prompts)])
+        texts["q"] = [one, *texts["m"][1:]]
+        texts["l"] = draw.tokens(500, 1_100).tolist()
+        for i in range(LATER):  # each begins with another token
+            texts[i] = [600 + i, *texts["a"]]
+        salts = filled(draw, ["", *(str(ten) if salt == "the first digit" else salt for salt, *_ in prompts)])
         ids = [
             list(itertools.chain(*(texts[letter][:count] for letter, count in pieces)))
             for _, *pieces in [("", ("g", length)), *prompts]
@@ -472,6 +481,9 @@ BLOCKS = Exercise(
         blocks_case("ids from 70,000 on", 4, ("", ("o", 9)), ("", ("o", 11))),
         blocks_case("a salt as long as a block", 5, ("<s>", ("a", 10)), ("<s>", ("a", 10)), ("<s>", ("a", 12)), ("", ("a", 10))),
         blocks_case("salts", 7, ("<s>", ("a", 22)), ("<t>", ("a", 25)), ("", ("a", 21)), ("<s>", ("a", 25)), ("<t>", ("a", 14), ("b", 9)), ("", ("a", 22))),
+        blocks_case("a salt is the first digit", 5, ("the first digit", ("q", 11)), ("", ("m", 12)), ("", ("m", 16))),
+        blocks_case("known blocks, but not after these", 4, ("", ("a", 4), ("b", 4), ("c", 6)), ("", ("d", 4), ("b", 4), ("e", 6)), ("", ("a", 4), ("b", 4), ("e", 6))),
+        blocks_case("many blocks", 1, ("", ("l", 1_100)), *[("", (i, 2)) for i in range(LATER)], ("", ("l", 1_100))),
         blocks_case("blocks of one token", 1, ("", ("a", 3)), ("", ("a", 3)), ("", ("a", 5), ("b", 2)), ("", ("b", 2)), ("", ("b", 1)), ("", ("a", 4), ("c", 2))),
         blocks_case("known blocks behind an unknown one", 3, ("", ("a", 6), ("b", 7)), ("", ("c", 3), ("a", 6), ("b", 7)), ("", ("a", 3), ("d", 3), ("b", 6)), ("", ("a", 6), ("b", 3), ("d", 5)), ("", ("c", 3), ("a", 6), ("d", 5))),
     ],
@@ -702,7 +714,7 @@ MASK = Exercise(
     solution="allowed_tokens",
     reference=reference.right_tokens,
     drive=drives.tokens_allowed,
-    without={"OtherNumbers": "another end token may be a letter's"},
+    without={"OtherValues": "another end token may be a letter's"},
     points=6,
     **EVENTS,
     cases=[

@@ -141,6 +141,7 @@ POOL = Exercise(
         pool_case(
             "three readers, and another block", 6, [[0, 0], [0, 0], [1, 0], [1, 0], [2, 1], [2, 0], [2, 0], [2, 0]]
         ),
+        pool_case("300 readers", 3, [[0, 0], *[[1, 0]] * 299, *[[2, 0]] * 300, [0, 0]]),
         pool_case("given back twice (9: ValueError)", 7, [[0, 0], [0, 0], [2, 0], [2, 0], [2, 1], [2, 1], [2, 0]]),
         pool_case("a free block is shared (9: ValueError)", 8, [[0, 0], [2, 0], [1, 0], [2, 0], [0, 0]]),
         Case("60 random steps", lambda draw: [9, random_pool(draw, 9, 60)]),

@@ -1,8 +1,10 @@
 """Properties: a recorded case is asked in other ways, and what is right follows from what was recorded."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -597,7 +599,7 @@ def kept() -> Recording:
 def test_each_number_that_counts_is_asked_alone_and_those_that_do_not_together(
     kept: Recording, change: Callable[[Config, int, int], int], told: str
 ) -> None:
-    assert v.OtherNumbers in asked(kept, "toy.kept")
+    assert v.OtherValues in asked(kept, "toy.kept")
     assert examine_here(kept, "toy.kept", lambda config, tokens, batch: numbers_kept(config, tokens, batch)).right
     assert told in told_of(kept, "toy.kept", change)
 
@@ -637,3 +639,71 @@ def test_a_list_is_asked_in_reverse_order() -> None:
     recording = recorded_with_variants(Exercise("toy.ends", "ends", ends, cases, function=True), ends)
     assert examine_here(recording, "toy.ends", ends).right
     assert "with `lengths` in reverse order" in told_of(recording, "toy.ends", ends_of_sorted)
+
+
+def words_and_lengths(text: str, lengths: list[int], tokens: int) -> list[int]:
+    return [len(text.split()), len(lengths), tokens * (tokens + 1) // 2]
+
+
+@pytest.fixture(scope="module")
+def ends() -> Recording:
+    cases = [
+        Case(str(n), lambda draw, n=n: ["some words"[: n + 4], list(range(2, n)), n])  # type: ignore[misc]
+        for n in (4, 6)
+    ]
+    exercise = Exercise("toy.ends", "ends", words_and_lengths, cases, function=True, without={"tokens one": "a reason"})
+    return recorded_with_variants(exercise, words_and_lengths)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda t, n, k: [min(len(t.split()), 200), len(n), k * (k + 1) // 2], "with `text` 300 times as long"),
+        (lambda t, n, k: [len(t.split()), len(n), min(k, 512) * (k + 1) // 2], "with `tokens` 1,000 times as large"),
+    ],
+)
+def test_texts_and_numbers_are_asked_large(
+    ends: Recording, change: Callable[[str, list[int], int], list[int]], told: str
+) -> None:
+    assert examine_here(ends, "toy.ends", words_and_lengths).right
+    assert told in told_of(ends, "toy.ends", change)
+
+
+def test_a_value_that_an_exercise_is_without_is_not_asked(ends: Recording) -> None:
+    assert examine_here(ends, "toy.ends", lambda t, n, k: [len(t.split()), len(n), k * (k + 1) // 2 - (k == 1)]).right
+
+
+def half(x: Tensor) -> Tensor:
+    return x / 2
+
+
+def seeded_again(x: Tensor) -> Tensor:
+    before = torch.initial_seed()
+    torch.manual_seed(1)
+    torch.manual_seed(before)
+    return x / 2
+
+
+def seeded_in_python(x: Tensor) -> Tensor:
+    random.seed(5)
+    return x / 2
+
+
+def seeded_in_numpy(x: Tensor) -> Tensor:
+    np.random.seed(5)
+    return x / 2
+
+
+@pytest.mark.parametrize(
+    ("seeds", "whose"), [(seeded_again, "torch"), (seeded_in_python, "random"), (seeded_in_numpy, "numpy.random")]
+)
+def test_a_seed_that_stays_is_told(seeds: Callable[[Tensor], Tensor], whose: str) -> None:
+    cases = [Case("5 numbers", lambda draw: [draw.normal(5)])]
+    recording = recorded_with_variants(Exercise("toy.half", "half", half, cases, function=True), half)
+    state = random.getstate(), np.random.get_state()
+    try:
+        said = told_of(recording, "toy.half", seeds)
+    finally:
+        random.setstate(state[0])
+        np.random.set_state(state[1])
+    assert f"the seed of {whose}'s random numbers is another afterwards" in said

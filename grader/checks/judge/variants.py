@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from grader.checks.judge.verdict import CaseVerdict, Finding
-from grader.checks.observation import CHANGED, EARLIER, FOLDER, SEED, LeftBehind, Observation, Varied
+from grader.checks.observation import CHANGED, EARLIER, FOLDER, SEEDS, LeftBehind, Observation, Varied
 from grader.recordings import variants as v
 from grader.recordings.answers import Answer
 from grader.recordings.tasks import TaskCase
@@ -22,7 +22,7 @@ LEFT_BEHIND = Finding(
 @dataclass(frozen=True)
 class Right:
     """What is right in a case, how near to it, and what the reference gave for the last of more tokens, for a large
-    input and for other numbers."""
+    input and for other values."""
 
     output: Tensor
     tolerance: Tolerance
@@ -32,7 +32,7 @@ class Right:
 
     def of(self, variant: v.Variant) -> Tensor:
         """What the part that counts of a variant's output must be."""
-        kinds = {v.Large: self.large, v.OtherNumbers: self.other}
+        kinds = {v.Large: self.large, v.OtherValues: self.other}
         return variant.wanted(self.output, kinds.get(type(variant), self.end))
 
 
@@ -143,7 +143,10 @@ def changed_in_words(what: str) -> str:
 
 _ALONE = {  # where to look if something else than an argument is changed
     EARLIER: "What is returned is the caller's from then on. Make a new tensor in each call; keep none to write into.",
-    SEED: "It belongs to the whole process. To draw numbers, make a generator: `torch.Generator().manual_seed(...)`.",
+    **dict.fromkeys(
+        SEEDS.values(),
+        "It belongs to the whole process. To draw numbers, make a generator: `torch.Generator().manual_seed(...)`.",
+    ),
     FOLDER: "It belongs to the whole process. Name files by full paths: `root / name`.",
 }
 
@@ -165,12 +168,12 @@ def told(variant: v.Variant) -> tuple[str, str]:
         )
     if isinstance(variant, v.Longer | v.SameLength | v.LargerMask):
         return _told_of_length(variant)
-    if isinstance(variant, v.OtherNumbers):
-        return _told_of_numbers(variant)
+    if isinstance(variant, v.OtherValues):
+        return _told_of_values(variant)
     return _TOLD[type(variant)]
 
 
-def _told_of_numbers(variant: v.OtherNumbers) -> tuple[str, str]:
+def _told_of_values(variant: v.OtherValues) -> tuple[str, str]:
     changed = [f"{one.name} {v.HOW_IN_WORDS[one.how]}" for one in variant.changes]
     if len(changed) == 1:
         return (

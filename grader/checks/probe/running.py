@@ -64,6 +64,7 @@ def quietly(remarks: list[str]) -> Iterator[None]:
         with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]), one_thread():
             # Not a seed that a program would set. torch.manual_seed seeds every device's, and is slow.
             torch.default_generator.manual_seed(271_828)
+            torch.rand(1)  # what is seeded again with the first seed is then another
             yield
     remarks.extend(f"warning: {str(w.message).splitlines()[0]}" for w in caught if str(w.message))
 

@@ -7,6 +7,7 @@ the call itself is watched.
 import contextlib
 import functools
 import inspect
+import random
 import sys
 from collections.abc import Callable, Generator, Iterator
 from types import FunctionType
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from grader.checks.observation import EARLIER, FOLDER, SEED
+from grader.checks.observation import EARLIER, FOLDER, SEEDS
 from grader.checks.probe.running import DRIVE_FILE, current_folder
 
 Call = Callable[..., Any]
@@ -95,22 +96,33 @@ class Watch:
     @contextlib.contextmanager
     def process(self) -> Iterator[None]:
         """Notice what changes for the whole process meanwhile: a seed that stays, and the folder."""
-        folder, seeds = current_folder(), torch.manual_seed
-        states: list[Tensor] = []  # of the generator, before each seed
+        folder = current_folder()
+        with contextlib.ExitStack() as stack:
+            for owner, state in _seeded():
+                stack.enter_context(self._seeds(owner, state))
+            yield
+        if current_folder() != folder:
+            self.note(FOLDER)
 
-        def manual_seed(seed: int) -> torch.Generator:
-            states.append(torch.get_rng_state())
-            return seeds(seed)
+    @contextlib.contextmanager
+    def _seeds(self, owner: Any, state: Call) -> Iterator[None]:
+        """Notice a seed after which the owner's generator is another. state: what it is."""
+        name = "manual_seed" if owner is torch else "seed"
+        if owner is not torch:  # a seed in an earlier call would leave the same state
+            owner.random()
+        seeds, states = getattr(owner, name), []  # of the generator, before each seed
 
-        torch.manual_seed = manual_seed
+        def seed(*args: Any, **kwargs: Any) -> Any:
+            states.append(state())
+            return seeds(*args, **kwargs)
+
+        setattr(owner, name, seed)
         try:
             yield
         finally:
-            torch.manual_seed = seeds
-            if states and not torch.equal(states[0], torch.get_rng_state()):
-                self.note(SEED)
-            if current_folder() != folder:
-                self.note(FOLDER)
+            setattr(owner, name, seeds)
+            if states and states[0] != state():
+                self.note(SEEDS[owner.__name__])
 
     def note(self, changed: str) -> None:
         """Keep the first change."""
@@ -132,6 +144,15 @@ class Watch:
         yield
         if not all(map(_is_same, before, self._given)):
             self.note(EARLIER)
+
+
+def _seeded() -> Iterator[tuple[Any, Call]]:
+    """What has a generator for the whole process, and the state of that."""
+    yield torch, lambda: torch.get_rng_state().tolist()
+    yield random, random.getstate
+    if "numpy" in sys.modules:
+        drawn = sys.modules["numpy"].random
+        yield drawn, lambda: [str(part) for part in drawn.get_state()]
 
 
 def _methods(kind: type) -> dict[str, Call]:

@@ -1,6 +1,7 @@
 """What ``grader autograde`` shows: progress with the time that is left, and a table at the end."""
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -157,7 +158,7 @@ def _settings(chosen: Chosen) -> Iterator[Settings]:
             settings,
             executor=client.get_executor(),
             workers=workers,
-            share=_scattered(client),
+            share=_shared(client),
             prove=lambda bundle: _prove_jails(client, bundle),
         )
 
@@ -199,6 +200,10 @@ def _prove_jails(client: Any, bundle: Bundle) -> None:
             raise JailError(f"On the Dask worker {worker}: {error}") from None
 
 
-def _scattered(client: Any) -> Any:
-    """Send the bundle to every worker once, and jobs a reference to it."""
-    return lambda bundle: client.scatter(bundle, broadcast=True)
+def _shared(client: Any) -> Any:
+    """Send the bundle to a worker once, and jobs a reference to it.
+
+    It is what a task gives: where the workers that hold it are lost, the scheduler has another one make it again. What
+    is scattered would be lost with them.
+    """
+    return lambda bundle: client.submit(copy.copy, bundle, pure=False)
