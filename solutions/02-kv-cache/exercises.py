@@ -106,8 +106,9 @@ def cache_case(name: str, capacity: int, chunks: list[int], sizes: Sequence[int]
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         batch, heads, width = draw.size("B", B, 1, 3), draw.size("H", H, 5), draw.size("head_dim", head_dim, 6, 10)
-        kv = draw.normal(2, batch, heads, sum(chunks), width)
-        return kv.double() / 3 if fine else kv, capacity, chunks
+        shape = (2, batch, heads, sum(chunks), width)
+        kv = draw.tokens(2001, *shape).double() / 777 - 1 if fine else draw.normal(*shape)
+        return kv, capacity, chunks
 
     return Case(name, draw_args, **more)
 
