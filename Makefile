@@ -1,6 +1,9 @@
 # make lab     install what learners need, open the course in JupyterLab   (ARGS="--no-browser --port 9999")
 # make test    install what authors need too, run every check              (ARGS="-k gpt2")
+#              of lessons whose proof is on record (tests/proved.toml) a sample, of all others everything
 #              with LESSON=NN-name: only what a change of that lesson needs
+# make prove   prove every lesson that is not on record as it is, and write it down; goes on where it was stopped
+#              (ARGS="--all": every lesson)
 # make check   the quick part of it: style, types, rooms, and the tests of what changed against main
 # make bench   measure the engine, the models against transformers, and grading against nbgrader and otter-grader;
 #              count the lines of each lesson, wherever they stand
@@ -17,7 +20,7 @@ ifeq ($(shell .venv/bin/grader --version 2>/dev/null),)
 $(shell rm -f .venv/lab.stamp .venv/test.stamp)
 endif
 
-.PHONY: help lab check test bench site gallery
+.PHONY: help lab check test prove bench site gallery
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -28,6 +31,10 @@ test: .venv/test.stamp
 	@test -n "$(LESSON)" || sh scripts/chromium.sh
 	@test -n "$(LESSON)" || sh scripts/libseccomp.sh
 	@LESSON="$(LESSON)" sh scripts/test.sh $(ARGS)
+
+prove: .venv/test.stamp
+	@sh scripts/libseccomp.sh
+	@sh scripts/prove.sh $(ARGS)
 
 check: .venv/test.stamp
 	@sh scripts/libseccomp.sh

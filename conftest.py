@@ -25,6 +25,8 @@ from grader.instruments.rounding import another_processor
 
 PROJECT = Path(__file__).resolve().parent
 
+pytest_plugins = ["proofs"]  # tests/support
+
 # The same examples every time, so that a failure in CI is one that anybody can repeat.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
@@ -57,17 +59,6 @@ def lesson_asked(nodeid: str) -> str:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lesson", action="append", help="run only what is about lessons of these names")
     parser.addoption("--seconds", type=float, help="skip the tests that have not begun by then, and say so")
-
-
-def is_about(item: pytest.Item, lesson: str) -> bool:
-    """Whether a test lies in a lesson's folder, or is marked as asked of lessons and has this one for a parameter."""
-    if item.nodeid.startswith(f"solutions/{lesson}/"):
-        return True
-    if item.get_closest_marker("lesson") is None:
-        return False
-    parameters = getattr(getattr(item, "callspec", None), "params", {})
-    names = [getattr(value, "name", None) for value in parameters.values()]
-    return lesson in names
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -111,8 +102,10 @@ LONGEST_FIRST = (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    from proofs import lesson_of  # a plugin, which pytest imports itself
+
     if names := config.getoption("--lesson"):
-        asked = [any(is_about(item, name) for name in names) for item in items]
+        asked = [lesson_of(item.nodeid) in names for item in items]
         config.hook.pytest_deselected(items=[item for item, wanted in zip(items, asked, strict=True) if not wanted])
         items[:] = [item for item, wanted in zip(items, asked, strict=True) if wanted]
     place = {name: at for at, name in enumerate(LONGEST_FIRST)}

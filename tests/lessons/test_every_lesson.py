@@ -86,30 +86,23 @@ with_trace = pytest.mark.parametrize(
 # Nothing is left out silently
 
 
-@pytest.mark.parametrize(
-    ("lesson", "name"),
-    [pytest.param(lesson, name, id=f"{lesson.name} {name}") for lesson in LESSONS for name in (*OF_A_LESSON, "TRACE")],
-)
-def test_a_lesson_declares_what_is_asked_or_says_why_not(lesson: Solved, name: str) -> None:
-    has = lesson.traced is not None if name == "TRACE" else bool(asked(lesson, name))
-    why = lesson.others.WITHOUT.get(name, "")
-    assert has != bool(why), f"{name}: declared, and said to be left out" if has else f"{name}: neither"
-
-
-@pytest.mark.parametrize(
-    ("lesson", "name", "asked_for"),
-    [
-        pytest.param(lesson, name, asked_for, id=f"{lesson.name} {name} {asked_for}")
-        for lesson in LESSONS
-        for name in lesson.exercises
-        for asked_for in OF_AN_EXERCISE
-    ],
-)
-def test_an_exercise_declares_what_is_asked_or_says_why_not(lesson: Solved, name: str, asked_for: str) -> None:
-    has = in_bfloat16(lesson, name) if asked_for == "bfloat16" else name in dict(asked(lesson, asked_for))
-    without = lesson.others.WITHOUT.get(asked_for, {})
-    why = without if isinstance(without, str) else without.get(name, "")
-    assert has != bool(why), f"{asked_for}: declared, and said to be left out" if has else f"{asked_for}: neither"
+@pytest.mark.sampled(1)
+@all_lessons
+def test_a_lesson_declares_what_is_asked_or_says_why_not(lesson: Solved) -> None:
+    """Once for the lesson, and once for each of its exercises."""
+    without = lesson.others.WITHOUT
+    has = {name: bool(asked(lesson, name)) for name in OF_A_LESSON} | {"TRACE": lesson.traced is not None}
+    declared = {name: (there, bool(without.get(name, ""))) for name, there in has.items()}
+    for what in OF_AN_EXERCISE:
+        reasons = without.get(what, {})
+        for name in lesson.exercises:
+            there = in_bfloat16(lesson, name) if what == "bfloat16" else name in dict(asked(lesson, what))
+            why = reasons if isinstance(reasons, str) else reasons.get(name, "")
+            declared[f"{what} of {name}"] = there, bool(why)
+    assert not [name for name, (there, why) in declared.items() if there and why], "declared, and said to be left out"
+    assert not [name for name, (there, why) in declared.items() if not there and not why], (
+        "neither declared nor left out"
+    )
 
 
 def in_bfloat16(lesson: Solved, name: str) -> bool:
@@ -119,6 +112,7 @@ def in_bfloat16(lesson: Solved, name: str) -> bool:
     return by_name or {case.dtype for case in cases} == {torch.float32, torch.bfloat16}
 
 
+@pytest.mark.sampled(1)
 @all_lessons
 def test_what_is_declared_is_known(lesson: Solved) -> None:
     """No exercise is misspelt, and no reason is given for something that nobody asks."""
@@ -132,6 +126,7 @@ def test_what_is_declared_is_known(lesson: Solved) -> None:
         assert isinstance(reasons, str) or (set(reasons) <= set(lesson.exercises) and all(reasons.values()))
 
 
+@pytest.mark.sampled(1)
 @all_lessons
 def test_a_lesson_knows_its_mistakes(lesson: Solved) -> None:
     there, least = sum(len(exercise.mistakes) for exercise in lesson.exercises.values()), asked(lesson, "MISTAKES")
@@ -161,6 +156,7 @@ def test_a_solution_is_right_on_random_configs(lesson: Solved, item: Any, data: 
     assert verdict.right, verdict
 
 
+@pytest.mark.sampled(1)
 @every_exercise
 def test_a_solution_is_right_on_the_lessons_own_cases(lesson: Solved, name: str) -> None:
     """Computed by the reference here and now, and not read from the recording."""
@@ -215,14 +211,20 @@ SECRET = "a secret of these tests"
 
 @lru_cache(maxsize=2)
 def hidden(lesson: Solved) -> Recording:
-    """A recording from a secret. How far rounding moves its answers is measured by the test of hidden cases alone."""
-    return record(lesson.lesson, secret=SECRET, measured=False)
+    """A recording from a secret, with how far rounding moves its answers: made once for all tests of a lesson."""
+    with one_thread():
+        return record(lesson.lesson, secret=SECRET, measured=True)
 
 
 @pytest.mark.slow
 @all_lessons
-def test_hidden_cases_vary_and_show_every_mistake(lesson: Solved) -> None:
-    """Recording checks that the solution is right, and that each mistake differs from it and from the others."""
+def test_hidden_cases_vary_show_every_mistake_and_leave_room_for_rounding(lesson: Solved) -> None:
+    """Recording checks that the solution is right, and that each mistake differs from it and from the others.
+
+    It refuses, and draws again, where rounding alone takes up too much of a tolerance.
+    """
+    for name, exercise in lesson.exercises.items():
+        assert len(hidden(lesson).answer(name).noise) == len(exercise.cases)
     drawn = [hidden(lesson).task(name) for name in lesson.exercises]
     varied = different(lesson, drawn)
     if not set(asked(lesson, "VARIES")) <= varied:  # by chance a size is the usual one
@@ -236,15 +238,6 @@ def different(lesson: Solved, drawn: Sequence[Task]) -> set[str]:
     return {task.exercise for task in drawn if sizes(task) != sizes(lesson.recording.task(task.exercise))}
 
 
-@all_lessons
-def test_hidden_cases_leave_room_for_rounding(lesson: Solved) -> None:
-    """Recording refuses, and draws again, where rounding alone takes up too much of a tolerance."""
-    for exercise in lesson.exercises.values():
-        with one_thread():
-            _, answer = record_exercise(lesson.name, exercise, SECRET, measured=True)
-        assert len(answer.noise) == len(exercise.cases)
-
-
 def sizes(task: Task) -> list[Any]:
     """The shapes of all tensors that an exercise's cases are given, and the numbers beside them."""
     args = [arg for case in task.cases for arg in (*case.args, *case.build.items())]
@@ -254,6 +247,7 @@ def sizes(task: Task) -> list[Any]:
 # Other programs: the right ones pass, those that are right by chance do not
 
 
+@pytest.mark.sampled(1)
 @each("RIGHT", programs)
 def test_another_right_program_passes(lesson: Solved, item: Any) -> None:
     name, other = item
@@ -261,6 +255,7 @@ def test_another_right_program_passes(lesson: Solved, item: Any) -> None:
     assert verdict.right, verdict.most_telling
 
 
+@pytest.mark.sampled(1)
 @each("BY_CHANCE", programs)
 def test_a_program_that_fits_only_some_inputs_does_not_pass(lesson: Solved, item: Any) -> None:
     name, wrong = item

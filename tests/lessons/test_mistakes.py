@@ -37,7 +37,7 @@ def mistakes() -> Iterator[Any]:
     for lesson in LESSONS:
         for exercise in solved(lesson.name).exercises.values():
             for mistake in exercise.mistakes:
-                yield pytest.param(lesson, exercise.name, mistake, id=f"{exercise.name}: {mistake.name}")
+                yield pytest.param(lesson, exercise.name, mistake, id=f"{lesson.name} {exercise.name}: {mistake.name}")
 
 
 class Remembering(InProcess):

@@ -30,7 +30,7 @@ from grader.recordings.answers import Answer
 from grader.recordings.recording import Recording
 from grader.tolerance import agree
 
-pytestmark = pytest.mark.lesson
+pytestmark = [pytest.mark.lesson, pytest.mark.sampled(16)]
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 5  # of processor time, at most: a mutant that loops forever is stopped, and counts as noticed
@@ -53,7 +53,7 @@ def known_equivalents(lesson: Path) -> dict[str, dict[str, str]]:
 def exercises() -> Iterator[Any]:
     for recorded in sorted((ROOT / "solutions").glob("*/reference.safetensors")):
         for name in recording(recorded.parent).exercises:
-            yield pytest.param(recorded.parent, name, id=name)
+            yield pytest.param(recorded.parent, name, id=f"{recorded.parent.name} {name}")
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from grader.authoring.kit.solved import Solved
 from grader.lessons.exercise import Exercise
 from grader.recordings.recording import Recording
 
-pytestmark = pytest.mark.lesson
+pytestmark = [pytest.mark.lesson, pytest.mark.sampled(16)]
 
 TRIED = 4  # of a solution's places, for each kind
 
@@ -35,7 +35,7 @@ def equivalents(lesson: Solved, exercise: str) -> dict[str, str]:
 def exercises() -> Iterator[Any]:
     for lesson in every_lesson():
         for exercise in lesson.exercises.values():
-            yield pytest.param(lesson, exercise, id=exercise.name)
+            yield pytest.param(lesson, exercise, id=f"{lesson.name} {exercise.name}")
 
 
 def passes(recording: Recording, exercise: str, target: Any) -> bool:

@@ -21,7 +21,7 @@ from test_mutants import known_equivalents, passes
 from grader.authoring.kit.solved import Solved
 from grader.errors import RecordingError
 
-pytestmark = pytest.mark.lesson
+pytestmark = [pytest.mark.lesson, pytest.mark.sampled(16)]
 
 TRIED = 3  # of a program's places
 
@@ -32,7 +32,7 @@ def programs() -> Iterator[Any]:
         for exercise, right in getattr(lesson.others, "RIGHT", {}).items():
             for program in right:
                 name, source = program.__name__, textwrap.dedent(inspect.getsource(program))
-                yield pytest.param(lesson, exercise, name, source, id=f"{exercise} {name}")
+                yield pytest.param(lesson, exercise, name, source, id=f"{lesson.name} {exercise} {name}")
 
 
 def changed_program(lesson: Solved, exercise: str, name: str, source: str) -> dict[str, Any]:
