@@ -265,6 +265,9 @@ class Proofs:
         for nodeid, lesson in about.items():
             if lesson:
                 self.ids.setdefault(lesson, []).append(nodeid)
+        if only := self.config.getoption("--lesson"):
+            self.stands = {lesson: stands for lesson, stands in self.stands.items() if lesson in only}
+            self.ids = {lesson: nodeids for lesson, nodeids in self.ids.items() if lesson in only}
         for lesson, nodeids in self.ids.items():
             self._compare_ids(lesson, nodeids)
         if self.proving:
