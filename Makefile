@@ -4,7 +4,7 @@
 #              with LESSON=NN-name: only what a change of that lesson needs
 # make prove   prove every lesson that is not on record as it is, and write it down; goes on where it was stopped
 #              (ARGS="--all": every lesson)
-# make check   the quick part of it: style, types, rooms, and the tests of what changed against main
+# make quick   style, types, rooms, the tests of what changed against main, and of every lesson five programs
 # make bench   measure the engine, the models against transformers, and grading against nbgrader and otter-grader;
 #              count the lines of each lesson, wherever they stand
 # make site    build the web edition of the course, build/site/index.html  (ARGS="--to build/course.pdf": and a PDF)
@@ -20,7 +20,7 @@ ifeq ($(shell .venv/bin/grader --version 2>/dev/null),)
 $(shell rm -f .venv/lab.stamp .venv/test.stamp)
 endif
 
-.PHONY: help lab check test prove bench site gallery
+.PHONY: help lab quick check test prove bench site gallery
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -36,9 +36,9 @@ prove: .venv/test.stamp
 	@sh scripts/libseccomp.sh
 	@sh scripts/prove.sh $(ARGS)
 
-check: .venv/test.stamp
+quick check: .venv/test.stamp
 	@sh scripts/libseccomp.sh
-	@sh scripts/check.sh $(ARGS)
+	@sh scripts/quick.sh $(ARGS)
 
 bench: .venv/test.stamp
 	@failed=0; \

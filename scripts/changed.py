@@ -1,4 +1,4 @@
-"""Which tests a change asks for: those of the rooms that it touches. `make check` runs them.
+"""Which tests a change asks for: those of the rooms that it touches. `make quick` runs them.
 
     python scripts/changed.py [FILE ...]        without files: what differs from BASE, the working tree included
 

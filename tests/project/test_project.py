@@ -75,7 +75,7 @@ def test_every_module_says_in_a_line_what_it_is_for(project: Path) -> None:
 
 
 def asked(project: Path, *files: str) -> list[str]:
-    """The tests that `make check` runs for a change of these files."""
+    """The tests that `make quick` runs for a change of these files."""
     command = [sys.executable, "scripts/changed.py", *files]
     return subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout.splitlines()
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The quick part of `make test`: style, types, rooms, pages that are generated, and the tests of what changed against
-# main (scripts/changed.py; BASE=COMMIT is another base). Arguments go to pytest.
+# main (scripts/changed.py; BASE=COMMIT is another base), and a canary of every lesson. Arguments go to pytest.
 # SECONDS_FOR_TESTS: what has not begun by then is skipped; the tests of a lesson have 40 seconds at least.
 set -u
 
@@ -46,10 +46,13 @@ if [ -n "$lessons" ]; then
     step lessons tests tests/lessons/test_every_lesson.py tests/lessons/test_cell_ids.py tests/lessons/test_visible_cells.py \
         $(for each in $lessons; do echo "solutions/$each --lesson $each"; done)
 fi
+step canary python -m pytest tests/lessons/test_every_lesson.py tests/lessons/test_mistakes.py tests/lessons/test_sly.py \
+    --canary --quiet --numprocesses 2
 step mypy mypy_ends
 
 printf '\nThe tests of: %s\n' "$(echo $changed)"
-echo "Left out, and in \`make test\`: other tests, those marked slow or browser, mutants, nbval, and what was skipped above."
+echo "Of every lesson a canary: one right program, three mistakes, one sly program for the commit's hash. Left out, and in
+\`make test\`: other tests, those marked slow or browser, mutants, nbval, and what was skipped above."
 seconds=$(($(date +%s) - started))
 if [ -n "$failed" ]; then
     printf 'Failed after %d s:%s\n' "$seconds" "$failed"
