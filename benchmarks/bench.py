@@ -101,10 +101,10 @@ def test_time() -> Figure:
     """What the last `make test` took on this machine, by its own clock."""
     allowed = MINUTES_OF_17 + MINUTES_OF_A_LESSON * (len(lessons(ROOT)) - 17)
     if not TEST_SECONDS.exists():
-        return Figure("last `make test`", "not run yet", f"< {allowed} min")
+        return Figure("last `make test`", "not run yet", f"< {allowed:g} min")
     seconds = int(TEST_SECONDS.read_text())
     return Figure(
-        "last `make test`", f"{seconds // 60} min {seconds % 60} s", f"< {allowed} min", seconds < allowed * 60
+        "last `make test`", f"{seconds // 60} min {seconds % 60} s", f"< {allowed:g} min", seconds < allowed * 60
     )
 
 
