@@ -2,8 +2,8 @@
 # make test    install what authors need too, run every check              (ARGS="-k gpt2")
 #              of lessons whose proof is on record (tests/proved.toml) a sample, of all others everything
 #              with LESSON=NN-name: only what a change of that lesson needs
-# make prove   prove every lesson that is not on record as it is, and write it down; goes on where it was stopped
-#              (ARGS="--all": every lesson)
+# make prove   the same with all tests of every lesson that is not on record as it is, and an entry for it there; goes on
+#              where it was stopped (ARGS="--all": every lesson; LESSON=NN-name: that lesson and no more)
 # make quick   style, types, rooms, the tests of what changed against main, and of every lesson five programs
 # make bench   measure the engine, the models against transformers, and grading against nbgrader and otter-grader;
 #              count the lines of each lesson, wherever they stand
@@ -30,11 +30,10 @@ lab: .venv/lab.stamp
 test: .venv/test.stamp
 	@test -n "$(LESSON)" || sh scripts/chromium.sh
 	@test -n "$(LESSON)" || sh scripts/libseccomp.sh
-	@LESSON="$(LESSON)" sh scripts/test.sh $(ARGS)
+	@PROVE="$(PROVE)" LESSON="$(LESSON)" sh scripts/test.sh $(ARGS)
 
-prove: .venv/test.stamp
-	@sh scripts/libseccomp.sh
-	@sh scripts/prove.sh $(ARGS)
+prove:
+	@$(MAKE) --no-print-directory test PROVE=1
 
 quick check: .venv/test.stamp
 	@sh scripts/libseccomp.sh

@@ -5,7 +5,6 @@ import gc
 import importlib.util
 import os
 import random
-import re
 import shutil
 import sys
 import time
@@ -48,14 +47,6 @@ def why_no_browser() -> str:
     return ""
 
 
-def lesson_asked(nodeid: str) -> str:
-    """The lesson that a test is about by its name or its place, or an empty string."""
-    asked = re.match(r"tests/lessons/test_every_lesson\.py::\w+\[([^\] ]+)", nodeid)
-    own = re.match(r"solutions/([^/]+)/test_\w+\.py::", nodeid)
-    found = asked or own
-    return found[1] if found else ""
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lesson", action="append", help="run only what is about lessons of these names")
     parser.addoption("--seconds", type=float, help="skip the tests that have not begun by then, and say so")
@@ -68,36 +59,28 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """
     if config.getoption("dist") != "loadscope":
         return None
+    from proofs import lesson_of  # a plugin, which pytest imports itself
     from xdist.scheduler import LoadScopeScheduling
 
     class ByLesson(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            lesson = lesson_asked(nodeid)
-            return f"solutions/{lesson}" if lesson else str(super()._split_scope(nodeid))
+            return lesson_of(nodeid) or str(super()._split_scope(nodeid))
 
     return ByLesson(config, log)
 
 
-# What takes longest comes first, so that two workers end together: a whole notebook is one worker's, so notebooks come
-# right after the first. A file that is not named here comes after these.
+# What takes longest comes first, so that the workers end together; then lesson by lesson, then all other files.
 LONGEST_FIRST = (
-    "test_every_lesson.py",
     "test_grading.py",
-    "test_mutants.py",
     "test_browser.py",
     "test_nbgrader.py",
-    "test_cli.py",
-    "test_mistakes.py",
     "test_attacks.py",
-    "test_points_for_nothing.py",
-    "test_one_policy.py",
-    "test_another_processor.py",
+    "test_cli.py",
     "test_capstone.py",
     "test_trace.py",
     "test_planted_bugs.py",
-    "test_capstone_class.py",
     "test_checks.py",
-    "test_mutants_at_run.py",
+    "test_capstone_class.py",
 )
 
 
@@ -109,12 +92,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item, wanted in zip(items, asked, strict=True) if not wanted])
         items[:] = [item for item, wanted in zip(items, asked, strict=True) if wanted]
     place = {name: at for at, name in enumerate(LONGEST_FIRST)}
-    other = {".ipynb": 1}
     if not config.getoption("--seconds"):  # where there is not time for all, what was named first comes first
-        items.sort(key=lambda item: place.get(item.path.name, other.get(item.path.suffix, len(place))))
-    places = [i for i, item in enumerate(items) if lesson_asked(item.nodeid)]
-    for i, item in zip(places, sorted((items[i] for i in places), key=lambda it: lesson_asked(it.nodeid)), strict=True):
-        items[i] = item  # side by side, lesson by lesson
+        items.sort(key=lambda item: (place.get(item.path.name, len(place)), lesson_of(item.nodeid) or "~"))
     reason = why_no_browser()
     for item in items:
         if reason and item.get_closest_marker("browser"):

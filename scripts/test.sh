@@ -1,6 +1,7 @@
 #!/bin/sh
-# Everything that must hold: style, types, tests, and every lesson's stored outputs. Arguments go to pytest.
-# LESSON=NN-name in the environment: only what a change of that lesson needs.
+# Everything that must hold: style, types, tests. Arguments go to pytest. In the environment:
+# LESSON=NN-name: all that is asked of that lesson, and no more.
+# PROVE=1: all tests of each lesson that is not on record as it is, and an entry for it in tests/proved.toml.
 set -u
 
 export PATH="$PWD/.venv/bin:$PATH"
@@ -21,12 +22,7 @@ step() {
     "$@" || failed="$failed $name"
 }
 
-# mypy keeps one core busy: it runs beside what comes next, and its words come where its step is.
-mypy_starts() {
-    sh scripts/types.sh "$@" >test-output/mypy.log 2>&1 &
-    mypy=$!
-}
-
+# mypy keeps one core busy: it runs beside the tests, and its words come where its step is.
 mypy_ends() {
     wait "$mypy"
     code=$?
@@ -34,36 +30,25 @@ mypy_ends() {
     return "$code"
 }
 
-# Two processes, each with half of the lessons.
-builds() {
-    set -- solutions/*/reference.safetensors
-    for each in "$@"; do basename "$(dirname "$each")"; done | xargs -P 2 -n $((($# + 1) / 2)) grader build --check
-}
-
-# Three workers keep two cores busy while one of them waits for a browser or a server.
-tests() {
-    step pytest python -m pytest "$@" --numprocesses 3 --dist loadscope --no-loadscope-reorder \
-        --override-ini console_output_style=times --durations 15 \
-        --nbval --nbval-current-env --nbval-sanitize-with tests/nbval-sanitize.cfg
-}
-
-# By nbval each cell of a lesson is run again, in the same run as the tests, and its output compared. A file is one
-# worker's; conftest.py has the longest come first.
+how="--sample"
+[ -z "${PROVE-}" ] || how="--prove"
 if [ -n "${LESSON-}" ]; then
-    step ruff ruff check "solutions/$LESSON"
-    step format sh scripts/format.sh --check
-    mypy_starts "$LESSON"
-    step build grader build --check "$LESSON"
-    step mypy mypy_ends
-    tests tests/lessons "solutions/$LESSON" --lesson "$LESSON" "$@"
+    set -- tests/lessons "solutions/$LESSON" --lesson "$LESSON" "$@"
+    [ -n "${PROVE-}" ] || how=""
 else
-    step ruff ruff check .
-    step format sh scripts/format.sh --check
-    mypy_starts
-    step build builds
-    step mypy mypy_ends
-    tests tests solutions --sample "$@"
+    set -- tests solutions "$@"
 fi
+step ruff ruff check .
+step format sh scripts/format.sh --check
+sh scripts/types.sh ${LESSON:+"$LESSON"} >test-output/mypy.log 2>&1 &
+mypy=$!
+# Three workers keep two cores busy while one of them waits for a browser or a server. By nbval each cell of a lesson is
+# run again, and its output compared.
+# shellcheck disable=SC2086
+step pytest python -m pytest $how "$@" --numprocesses 3 --dist loadscope --no-loadscope-reorder \
+    --override-ini console_output_style=times --durations 15 \
+    --nbval --nbval-current-env --nbval-sanitize-with tests/nbval-sanitize.cfg
+step mypy mypy_ends
 
 seconds=$(($(date +%s) - started))
 echo "$seconds" >test-output/make-test-seconds

@@ -46,6 +46,7 @@ from grader.lessons.lesson import Lesson
 from grader.lessons.notebooks import is_as_released
 from grader.recordings.format import RECORDING
 from grader.recordings.recording import Recording
+from grader.recordings.variants import Variant
 
 
 def build(lesson: Lesson, *, force: bool = False, console: Console | None = None) -> list[Path]:
@@ -116,6 +117,9 @@ def _record(lesson: Lesson, step: Callable[[str], None]) -> bool:
     new = Recording.read(lesson.recording)
     if old is None or differences(old, new) or _asked(old) != _asked(new):
         return False
+    declared = [recording.header["made_from"].get("exercises.py") for recording in (old, new)]
+    if declared[0] != declared[1] and _variants(old) != _variants(new):  # an exercise may be without some by now
+        return False
     if old.header["made_from"] == new.header["made_from"]:
         lesson.recording.write_bytes(before)
     else:
@@ -124,10 +128,14 @@ def _record(lesson: Lesson, step: Callable[[str], None]) -> bool:
     return True
 
 
+def _variants(recording: Recording) -> list[tuple[Variant, ...]]:
+    """In which other ways each case is asked."""
+    return [case.variants for name in recording.exercises for case in recording.task(name).cases]
+
+
 def _asked(recording: Recording) -> set[str]:
-    """The kinds of other ways in which cases are asked: one that is new in the engine is recorded."""
-    cases = [case for name in recording.exercises for case in recording.task(name).cases]
-    return {type(variant).__name__ for case in cases for variant in case.variants}
+    """The kinds of these ways: one that is new in the engine is recorded."""
+    return {type(variant).__name__ for variants in _variants(recording) for variant in variants}
 
 
 def _execute(lesson: Lesson, previous: NotebookNode | None, step: Callable[[str], None]) -> None:

@@ -294,6 +294,10 @@ BYTES = Exercise(
     name="mla.bytes",
     solution="cache_bytes",
     reference=bytes_at,
+    without={
+        "element_bytes thousandfold": "a number has a few bytes, and a program may look up the dtype of so many",
+        "element_bytes hundredfold": "a number has a few bytes, and a program may look up the dtype of so many",
+    },
     function=True,
     points=4,
     cases=[

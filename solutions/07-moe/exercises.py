@@ -313,6 +313,7 @@ COST = Exercise(
     name="moe.cost_of_expert",
     solution="cost_of_expert",
     reference=right_costs,
+    without={"OneRow": "its ids have one token more than what is predicted: of one token it is nothing"},
     function=True,
     differentiable=False,
     drive=drives.costs_of_experts,

@@ -219,6 +219,19 @@ def test_where_exercises_are_written_otherwise_the_recording_and_outputs_that_va
 # --- what a build refuses ---
 
 
+def test_what_an_exercise_is_without_by_now_is_not_asked_any_more(course: Course) -> None:
+    def asked() -> set[str]:
+        cases = Recording.read(course.first.recording).task("toy.relu").cases
+        return {type(variant).__name__ for case in cases for variant in case.variants}
+
+    before = asked()
+    left_out = min(before)
+    named = f'name="toy.relu",\n        without={{"{left_out}": "a reason"}},'
+    replace_in(course.first.folder / "exercises.py", 'name="toy.relu",', named)
+    build(course.first)
+    assert asked() <= before - {left_out}
+
+
 def test_a_picture_that_the_twin_would_lose_is_refused(course: Course) -> None:
     notebook = nbformat.read(course.first.notebook, as_version=4)
     notebook.cells[0].source = "![cat](attachment:cat.png)"

@@ -216,14 +216,13 @@ def test_a_module_of_the_kit_that_changes_makes_a_recording_stale(
         assert (made_from(lesson) != before) == stale, name
 
 
-@by_lesson
-def test_lessons_files_of_the_same_names_are_kept_apart(lesson: Lesson) -> None:
+def test_lessons_files_of_the_same_names_are_kept_apart() -> None:
     """Whichever other lessons were read before in this process."""
-    for other in LESSONS:
-        other.exercises()
-    if (lesson.folder / "drives.py").exists():
-        file = lesson.module("drives").__file__
-        assert file is not None and Path(file) == lesson.folder / "drives.py"
+    for lesson in (*LESSONS, *LESSONS):
+        lesson.exercises()
+        if (lesson.folder / "drives.py").exists():
+            file = lesson.module("drives").__file__
+            assert file is not None and Path(file) == lesson.folder / "drives.py"
 
 
 def test_what_was_read_keeps_its_source_when_exercises_are_read_again() -> None:

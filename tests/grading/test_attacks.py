@@ -7,6 +7,7 @@ import json
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,7 @@ def test_the_formgrader_shows_an_answer_in_words_and_obeys_none_of_it(gpt2: Bund
     assert obeyed(answer) == obeyed("In plain words.")
 
 
+@cache
 def formgraders_pages() -> HTMLExporter:
     """What makes the formgrader's page of a submission."""
     config = Config()

@@ -12,14 +12,11 @@ import nbformat
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from solved import every_lesson
 
 from conftest import PROJECT, chromium, why_no_browser
-from grader.authoring.kit.solved import Solved
 from grader.lessons.cells import without_markers
 from grader.lessons.exercise import Mistake
 from grader.lessons.lesson import Lesson
-from grader.report import VERDICT_MIME
 
 if TYPE_CHECKING or not why_no_browser():
     from jupyterlab_driver import Lab, OpenNotebook, copy_project, running_browser, running_jupyterlab
@@ -93,7 +90,7 @@ def test_a_wrong_solution_is_shown_the_mistake_and_its_hint(
     notebook: "OpenNotebook", solutions: dict[str, str], test_output: Path
 ) -> None:
     mistake = first_mistake()
-    report = answer(notebook, FIRST_EXERCISE, with_first_mistake(solutions))
+    report = notebook.answer(FIRST_EXERCISE, with_first_mistake(solutions))
     notebook.lab.page.screenshot(path=test_output / "wrong.png")
     assert mistake.name in report
     assert mistake.hint.replace("`", "") in report
@@ -101,7 +98,7 @@ def test_a_wrong_solution_is_shown_the_mistake_and_its_hint(
 
 
 def test_the_right_solution_passes(notebook: "OpenNotebook", solutions: dict[str, str], test_output: Path) -> None:
-    report = answer(notebook, FIRST_EXERCISE, solutions[FIRST_EXERCISE])
+    report = notebook.answer(FIRST_EXERCISE, solutions[FIRST_EXERCISE])
     notebook.lab.page.screenshot(path=test_output / "right.png")
     assert "cases right" in report
     assert "raise" not in report
@@ -113,7 +110,7 @@ def test_the_whole_lesson_runs_once_every_stub_is_filled(
     for exercise, index in notebook.cells("exercise").items():
         notebook.write(index, solutions[exercise])
     notebook.run_all()
-    verdicts = {exercise: verdict(notebook, index) for exercise, index in notebook.cells("check").items()}
+    verdicts = {exercise: notebook.verdict(index) for exercise, index in notebook.cells("check").items()}
     notebook.lab.page.screenshot(path=test_output / "finished.png")
     assert verdicts == dict.fromkeys(solutions, True)
 
@@ -126,7 +123,7 @@ def test_a_report_can_be_read_in_either_theme(
     page.emulate_media(color_scheme="light" if "Light" in theme else "dark")  # the theme follows the system
     page.wait_for_function("light => document.body.dataset.jpThemeLight == light", arg=str("Light" in theme).lower())
     for name, source in {"wrong": with_first_mistake(solutions), "right": solutions[FIRST_EXERCISE]}.items():
-        answer(notebook, FIRST_EXERCISE, source)
+        notebook.answer(FIRST_EXERCISE, source)
         page.screenshot(path=test_output / f"{theme.split()[1].lower()}-{name}.png")
         background = page.evaluate(
             "getComputedStyle([...document.querySelectorAll('.grader-report')].at(-1)).backgroundColor"
@@ -138,46 +135,6 @@ def test_a_report_can_be_read_in_either_theme(
         assert not too_faint, f"on {background}"
 
 
-@pytest.mark.parametrize(
-    "lesson", [each for each in every_lesson() if hasattr(each.others, "OPENING")], ids=lambda each: each.name
-)
-def test_a_lesson_opens_with_a_table_of_red_rows(lesson: Solved, lab: "Lab", test_output: Path) -> None:
-    """Its unsolved notebook from the top to its first table."""
-    opening = lesson.others.OPENING
-    notebook = lab.open_notebook(f"{lesson.name}/{lesson.lesson.notebook.name}")
-    table = notebook.cell_that_ends_with(opening.cell)
-    notebook.run_from_the_top(table)
-    report = " ".join(notebook.shown(table).split())
-    lab.page.screenshot(path=test_output / f"{lesson.name}-red.png")
-    for words in opening.says:
-        assert words in report
-    for words in (*opening.never, "Traceback"):
-        assert words not in report
-    wide = lab.page.locator(".grader-report").evaluate_all(
-        "all => all.filter(report => report.scrollWidth > report.clientWidth).map(report => report.innerText)"
-    )
-    assert not wide, "the table's last column is cut off"
-
-
-# Every third one; without a browser, test_nbgrader.py goes through the stubs and solutions of all.
-SOME_LESSONS = [each.name for each in every_lesson() if each.name != NOTEBOOK.partition("/")[0]][::3]
-
-
-@pytest.mark.parametrize("name", SOME_LESSONS)
-def test_a_lessons_first_exercise_is_told_unwritten_and_then_right(name: str, lab: "Lab", test_output: Path) -> None:
-    lesson = Lesson(PROJECT / "solutions" / name)
-    notebook = lab.open_notebook(f"{name}/{lesson.notebook.name}")
-    first, index = next(iter(notebook.cells("check").items()))
-    notebook.run_given(index)  # the experiments before it are nbval's
-    notebook.run(notebook.cell("exercise", first))
-    notebook.run(index)
-    assert "not written yet" in notebook.shown(index)
-    report = answer(notebook, first, without_markers(lesson.source_of(first)))
-    lab.page.screenshot(path=test_output / f"{name}.png")
-    assert "cases right" in report and "Traceback" not in report
-    assert verdict(notebook, index)
-
-
 def test_the_picture_in_the_readme_shows_what_a_check_says_today(lab: "Lab", test_output: Path) -> None:
     """A known mistake, then the right solution. The picture holds its reports as text, to be compared by."""
     lesson, exercise = Lesson(PROJECT / "solutions" / "01-gpt2"), "gpt2.layer_norm"
@@ -187,7 +144,7 @@ def test_the_picture_in_the_readme_shows_what_a_check_says_today(lab: "Lab", tes
     notebook.run_given(check)
     pictures, reports = [], []
     for source in (right.replace("correction=0", "correction=1"), right):
-        reports.append(answer(notebook, exercise, source))
+        reports.append(notebook.answer(exercise, source))
         pictures += [notebook.picture(solution), notebook.picture(check)]
     assert "the variance is divided by D - 1" in reports[0] and "cases right" in reports[1]
     written = test_output / "check.png"
@@ -229,15 +186,6 @@ def with_first_mistake(solutions: dict[str, str]) -> str:
     return solutions[FIRST_EXERCISE].replace(mistake.find, mistake.replace)
 
 
-def answer(notebook: "OpenNotebook", exercise: str, source: str) -> str:
-    """Write a solution, run it and its check, and return what the check shows."""
-    solution, check = notebook.cell("exercise", exercise), notebook.cell("check", exercise)
-    notebook.write(solution, source)
-    notebook.run(solution)
-    notebook.run(check)
-    return notebook.shown(check)
-
-
 def stacked(pictures: Sequence[bytes], report: str, path: Path) -> None:
     """Write pictures of cells as one, of each solution its last lines alone, with the reports as text in it."""
     images = [Image.open(io.BytesIO(each)).convert("RGB") for each in pictures]
@@ -250,12 +198,6 @@ def stacked(pictures: Sequence[bytes], report: str, path: Path) -> None:
     told = PngInfo()
     told.add_itxt(REPORT, report)
     whole.save(path, pnginfo=told, optimize=True)
-
-
-def verdict(notebook: "OpenNotebook", index: int) -> bool | None:
-    """Whether the check in that cell passed, or None where it showed no verdict."""
-    found = [o["data"][VERDICT_MIME] for o in notebook.outputs(index) if VERDICT_MIME in o.get("data", {})]
-    return all(v["passed"] for v in found) if found else None
 
 
 def contrast(one: str, other: str) -> float:

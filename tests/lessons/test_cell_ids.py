@@ -14,7 +14,7 @@ from grader.lessons.lesson import Lesson, lessons
 from grader.lessons.notebooks import read_notebook
 from grader.lessons.twin import read_twin
 
-pytestmark = [pytest.mark.lesson, pytest.mark.sampled(1)]
+pytestmark = pytest.mark.sampled(1)
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -37,8 +37,6 @@ from grader.recordings.recording import Recording
 from grader.recordings.tasks import Task
 from grader.tolerance import agree
 
-pytestmark = pytest.mark.lesson
-
 LESSONS = every_lesson()
 OF_A_LESSON = ("BY_CHANCE", "PLANTED", "TOLD", "HUB", "SIZES", "TRAINED", "RERUNS", "VARIES", "MISTAKES")
 OPTIONAL = ("TRACE", "CONFIG_SHA256", "rows of other programs", "one policy", "stored answers", "answers by state")
@@ -156,14 +154,6 @@ def test_a_solution_is_right_on_random_configs(lesson: Solved, item: Any, data: 
     assert verdict.right, verdict
 
 
-@pytest.mark.sampled(1)
-@every_exercise
-def test_a_solution_is_right_on_the_lessons_own_cases(lesson: Solved, name: str) -> None:
-    """Computed by the reference here and now, and not read from the recording."""
-    verdict = lesson.verdict_on(lesson.solution(name), lesson.exercises[name])
-    assert verdict.right, verdict
-
-
 @each("HUB", of_a_dict)
 def test_weights_have_the_names_that_the_hubs_have(lesson: Solved, item: Any) -> None:
     """Names and shapes, for each config that the exercise is checked with."""
@@ -215,6 +205,7 @@ def hidden(lesson: Solved) -> Recording:
     return record(lesson.lesson, secret=SECRET, measured=False)
 
 
+@pytest.mark.sampled(0)
 @pytest.mark.slow
 @all_lessons
 def test_hidden_cases_vary_and_show_every_mistake(lesson: Solved) -> None:
@@ -232,6 +223,7 @@ def different(lesson: Solved, drawn: Sequence[Task]) -> set[str]:
     return {task.exercise for task in drawn if sizes(task) != sizes(lesson.recording.task(task.exercise))}
 
 
+@pytest.mark.sampled(0)
 @all_lessons
 def test_hidden_cases_leave_room_for_rounding(lesson: Solved) -> None:
     """Recording refuses, and draws again, where rounding alone takes up too much of a tolerance."""
@@ -254,7 +246,7 @@ def sizes(task: Task) -> list[Any]:
 @each("RIGHT", programs)
 def test_another_right_program_passes(lesson: Solved, item: Any) -> None:
     name, other = item
-    verdict = lesson.verdict_on(other, lesson.exercises[name])
+    verdict = examine_here(lesson.recording, name, other)
     assert verdict.right, verdict.most_telling
 
 
@@ -322,6 +314,7 @@ def test_the_layer_comparison_finds_a_planted_bug(lesson: Solved, item: Any) -> 
 # The lesson's own cells run with other right programs
 
 
+@pytest.mark.sampled(0)
 @pytest.mark.slow
 @each("RERUNS", of_a_dict)
 def test_the_lessons_own_cells_run_with_another_right_program(
@@ -365,6 +358,7 @@ every_trained_model = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.sampled(0)
 @every_trained_model
 def test_trained_weights_give_the_references_logits(lesson: Solved, trained: Trained) -> None:
     checkpoint, model, theirs = lesson.trained(trained.model, trained.checkpoint)
@@ -373,6 +367,7 @@ def test_trained_weights_give_the_references_logits(lesson: Solved, trained: Tra
         assert agree(model(ids), theirs(input_ids=ids, use_cache=False).logits)
 
 
+@pytest.mark.sampled(0)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("lesson", "trained", "prompt"),
@@ -394,6 +389,7 @@ def test_greedy_tokens_are_those_of_transformers(lesson: Solved, trained: Traine
     assert same_tokens_but_for_near_ties(own, reference, theirs, ids)
 
 
+@pytest.mark.sampled(0)
 @every_trained_model
 def test_a_shipped_checkpoint_is_small_and_has_three_generations_of_64_tokens(lesson: Solved, trained: Trained) -> None:
     checkpoint, model, _ = lesson.trained(trained.model, trained.checkpoint)
@@ -404,6 +400,7 @@ def test_a_shipped_checkpoint_is_small_and_has_three_generations_of_64_tokens(le
         assert sum(parameter.numel() for parameter in model.parameters()) == checkpoint.entry.parameters
 
 
+@pytest.mark.sampled(0)
 @every_trained_model
 def test_a_generation_that_is_recorded_leaves_the_window(lesson: Solved, trained: Trained) -> None:
     checkpoint, *_ = lesson.trained(trained.model, trained.checkpoint)
@@ -415,6 +412,7 @@ def test_a_generation_that_is_recorded_leaves_the_window(lesson: Solved, trained
 # Stored answers earn nothing
 
 
+@pytest.mark.sampled(0)
 @pytest.mark.slow
 @pytest.mark.parametrize("constant", [False, True], ids=["a table of the released answers", "one answer always"])
 @every_exercise  # nearest to the test, so that its lesson comes first in the test's name

@@ -8,7 +8,7 @@ from grader.authoring.minutes import STEP, STOP, STOP_AFTER, estimated, minutes_
 from grader.lessons.front_matter import read_front_matter
 from grader.lessons.lesson import Lesson
 
-pytestmark = [pytest.mark.lesson, pytest.mark.sampled(1)]
+pytestmark = pytest.mark.sampled(1)
 
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = [Lesson(path.parent) for path in sorted((ROOT / "solutions").glob("*/lesson.toml"))]

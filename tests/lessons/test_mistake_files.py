@@ -16,7 +16,7 @@ from grader.lessons.lesson import Lesson, lessons
 from grader.recordings.recording import Recording
 from grader.report import Line, shipped_line, to_html, to_text
 
-pytestmark = [pytest.mark.lesson, pytest.mark.sampled(1)]
+pytestmark = pytest.mark.sampled(1)
 
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = lessons(ROOT)

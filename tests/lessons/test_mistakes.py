@@ -25,8 +25,6 @@ from grader.recordings.tasks import Task
 from grader.report import to_text
 from grader.tolerance import agree
 
-pytestmark = pytest.mark.lesson
-
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 3  # of other processors; every second mistake is tried on one of them: it takes twice as long as here
 HERE = 0

@@ -30,7 +30,7 @@ from grader.recordings.answers import Answer
 from grader.recordings.recording import Recording
 from grader.tolerance import agree
 
-pytestmark = [pytest.mark.lesson, pytest.mark.sampled(16)]
+pytestmark = pytest.mark.sampled(16)
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 5  # of processor time, at most: a mutant that loops forever is stopped, and counts as noticed

@@ -21,7 +21,7 @@ from grader.authoring.kit.solved import Solved
 from grader.lessons.exercise import Exercise
 from grader.recordings.recording import Recording
 
-pytestmark = [pytest.mark.lesson, pytest.mark.sampled(16)]
+pytestmark = pytest.mark.sampled(16)
 
 TRIED = 4  # of a solution's places, for each kind
 

@@ -21,7 +21,7 @@ from test_mutants import known_equivalents, passes
 from grader.authoring.kit.solved import Solved
 from grader.errors import RecordingError
 
-pytestmark = [pytest.mark.lesson, pytest.mark.sampled(16)]
+pytestmark = pytest.mark.sampled(16)
 
 TRIED = 3  # of a program's places
 

@@ -35,6 +35,8 @@ from grader.lessons.lesson import Lesson, lessons
 from grader.recordings.recording import Recording
 from grader.report import to_text
 
+pytestmark = pytest.mark.sampled(0)
+
 MISTAKES, MUTANTS, COMPOSITES = 7, 5, 3  # of every lesson but those whose others.py says why not ("one policy")
 NOT_DEFINED = re.compile(r"name '(\w+)' is not defined")
 
@@ -151,7 +153,6 @@ def bundle_and_jail(request: pytest.FixtureRequest, folder: Path) -> Iterator[tu
     jail.close()
 
 
-@pytest.mark.lesson
 @pytest.mark.parametrize("lesson", lessons(PROJECT), ids=lambda lesson: lesson.name)
 def test_a_lesson_has_as_many_wrong_programs_as_others_or_says_why_not(lesson: Lesson) -> None:
     found, asked = len(programs(lesson)), MISTAKES + MUTANTS + COMPOSITES
@@ -178,6 +179,48 @@ def test_a_check_and_a_grading_agree_on_points_and_words(lesson: Lesson, bundle_
         assert to_text(report(there)) == to_text(report(here)), (one.exercise, one.source)
         compared += 1
     assert compared >= 0.9 * len(tried)
+
+
+OWN = ("grader", "hypothesis")  # packages that a submission has not, but for the config
+
+
+def alone(others: Any, program: str) -> str:
+    """The source of a program of others.py with all of the file that it uses; empty where that is the project's own."""
+    defined: dict[str, ast.stmt] = {}
+    for statement in ast.parse(Path(others.__file__).read_text("utf-8")).body:
+        targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+        names = [getattr(statement, "name", ""), *(getattr(target, "id", "") for target in targets)]
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            names = [(alias.asname or alias.name).partition(".")[0] for alias in statement.names]
+        defined |= dict.fromkeys(names, statement)
+    needed: list[ast.stmt] = []
+    asked = [program]
+    while asked:
+        statement = defined.get(asked.pop(), ast.Pass())
+        if isinstance(statement, ast.Pass) or statement in needed:
+            continue
+        if isinstance(statement, ast.ImportFrom) and (statement.level or str(statement.module).startswith(OWN)):
+            is_config = [alias.name for alias in statement.names] == ["Config"]
+            if not is_config:
+                return ""
+        needed.append(statement)
+        asked += [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)]
+    return "\n".join(ast.unparse(one) for one in sorted(needed, key=lambda one: one.lineno))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lesson", lessons(PROJECT), ids=lambda lesson: lesson.name)
+def test_another_right_program_is_right_in_the_jail(lesson: Lesson, bundle_and_jail: tuple[Bundle, Jail]) -> None:
+    """Each that stands alone: some use what the project's tests have, and a submission has not."""
+    of, tried = solved(lesson.name), 0
+    for exercise, programs in dict(getattr(of.others, "RIGHT", {})).items():
+        for other in programs:
+            if source := alone(of.others, other.__name__):
+                source += f"\n{of.exercises[exercise].solution} = {other.__name__}\n"
+                verdict = in_jail(Changed(lesson, exercise, source, exercise), *bundle_and_jail)
+                assert verdict.right, (other.__name__, to_text(report(verdict)))
+                tried += 1
+    assert tried or "RIGHT" in of.others.WITHOUT
 
 
 ENDLESS = """

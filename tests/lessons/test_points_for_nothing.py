@@ -20,6 +20,8 @@ from grader.grading.running.worker import close_jails, grade_one
 from grader.kv import bytes_at
 from grader.lessons.lesson import lessons
 
+pytestmark = pytest.mark.sampled(0)
+
 PROJECT = Path(__file__).resolve().parents[2]
 LESSONS = [lesson.name for lesson in lessons(PROJECT)]
 EMPTY: dict[str, Callable[[str], str]] = {

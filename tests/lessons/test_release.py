@@ -12,7 +12,7 @@ from grader.authoring.stale import check_build
 from grader.errors import GraderError
 from grader.lessons.lesson import Lesson, lessons
 
-pytestmark = [pytest.mark.lesson, pytest.mark.sampled(1)]
+pytestmark = pytest.mark.sampled(1)
 
 ROOT = Path(__file__).resolve().parents[2]
 

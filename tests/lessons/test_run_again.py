@@ -14,7 +14,7 @@ import pytest
 
 from grader.lessons.lesson import Lesson, read_filled
 
-pytestmark = [pytest.mark.lesson, pytest.mark.sampled(1)]
+pytestmark = pytest.mark.sampled(1)
 
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = sorted(path.parent for path in (ROOT / "solutions").glob("*/lesson.toml"))

@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 from conftest import PROJECT
 from grader.lessons.lesson import Lesson, lessons
 
-pytestmark = [pytest.mark.lesson, pytest.mark.sampled(1)]
+pytestmark = pytest.mark.sampled(1)
 
 TEXT = "h1 h2 h3 h4 h5 h6 br b i strong em a pre code tt div ins del sup sub p ol ul li hr blockquote dl dt dd kbd samp"
 TABLES = "table caption thead tbody tfoot tr td th"

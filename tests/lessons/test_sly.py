@@ -6,7 +6,7 @@ from solved import Solved, every_lesson
 from grader.authoring.sly import Sly, sly_programs
 from grader.checks.examine import examine_here
 
-pytestmark = [pytest.mark.lesson, pytest.mark.sampled(1)]
+pytestmark = pytest.mark.sampled(1)
 
 PROGRAMS = [
     pytest.param(lesson, sly, id=f"{lesson.name} {sly.exercise}: {sly.wrong}")

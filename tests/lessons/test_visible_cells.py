@@ -13,7 +13,7 @@ from grader.lessons.cells import BEGIN_SOLUTION, END_SOLUTION, cell_from
 from grader.lessons.lesson import Lesson
 from grader.lessons.twin import read_twin
 
-pytestmark = [pytest.mark.lesson, pytest.mark.sampled(1)]
+pytestmark = pytest.mark.sampled(1)
 
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = sorted(path.parent for path in (ROOT / "solutions").glob("*/lesson.toml"))

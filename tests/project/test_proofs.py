@@ -44,11 +44,12 @@ def test_a_sample_is_the_same_for_a_commit_and_another_for_the_next() -> None:
     assert one == again != other
 
 
-def test_a_notebook_is_sampled_as_a_whole() -> None:
+def test_what_takes_long_to_prepare_is_sampled_of_whole_lessons_the_same_for_all_kinds() -> None:
     cells = [f"solutions/{lesson}/x.ipynb::Cell {i}" for lesson in proofs.LESSONS for i in range(5)]
-    found = sample(dict.fromkeys(cells, 8), dict.fromkeys(proofs.LESSONS, PROVED), "a")
-    assert len(found) == 5 * proofs.NOTEBOOKS
-    assert len({lesson_of(nodeid) for nodeid in found}) == proofs.NOTEBOOKS
+    others = [nodeid for lesson in proofs.LESSONS for nodeid in ids(lesson, "test_whole", 3)]
+    found = sample(dict.fromkeys(cells + others, proofs.WHOLE), dict.fromkeys(proofs.LESSONS, PROVED), "a")
+    assert len(found) == (5 + 3) * proofs.LESSONS_WHOLE
+    assert len({lesson_of(nodeid) for nodeid in found}) == proofs.LESSONS_WHOLE
 
 
 def test_a_canary_has_a_right_program_three_mistakes_and_a_sly_one_of_each_lesson() -> None:

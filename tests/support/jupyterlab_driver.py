@@ -18,6 +18,8 @@ from typing import Any
 from huggingface_hub.constants import HF_HOME
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from grader.report import VERDICT_MIME
+
 CHROMIUM_FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -218,6 +220,19 @@ class OpenNotebook:
     def run_all(self) -> None:
         """The menu's Run All Cells, which stops at a cell that raises."""
         self.lab.run_command("notebook:run-all-cells")
+
+    def answer(self, exercise: str, source: str) -> str:
+        """Write a solution, run it and its check, and return what the check shows."""
+        solution, check = self.cell("exercise", exercise), self.cell("check", exercise)
+        self.write(solution, source)
+        self.run(solution)
+        self.run(check)
+        return self.shown(check)
+
+    def verdict(self, index: int) -> bool | None:
+        """Whether the check in that cell passed, or None where it showed no verdict."""
+        found = [o["data"][VERDICT_MIME] for o in self.outputs(index) if VERDICT_MIME in o.get("data", {})]
+        return all(v["passed"] for v in found) if found else None
 
     def outputs(self, index: int) -> list[dict[str, Any]]:
         """A cell's outputs, as they would be saved."""

@@ -1,7 +1,7 @@
 """The record of proofs, tests/proved.toml: a lesson that was proved as it is now is sampled, and not proved again.
 
     pytest --sample         of each lesson on record a sample of its tests, of every other lesson all of them
-    pytest --prove          all tests of each lesson that is not on record as it is now, and an entry for it
+    pytest --prove          all tests of each lesson that is not on record as it is now, and an entry for it; all others
     pytest --prove --all    the same for every lesson
     pytest --canary         of each lesson one right program, three mistakes and one sly program
 
@@ -29,7 +29,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 RECORD = PROJECT / "tests" / "proved.toml"
 JOURNAL = PROJECT / "test-output" / "proving.jsonl"  # what passed of a proof that was stopped
 EVERY = 8  # of a kind of test the share that is sampled is one in so many, where the test has no mark `sampled`
-NOTEBOOKS = 2  # of the lessons on record, so many are run cell by cell
+WHOLE = 0  # in its place: the tests of two lessons, the same two for all such kinds, whose preparation takes longest
+LESSONS_WHOLE = 2
 CANARY = {"test_another_right_program_passes": 1, "test_a_named_mistake_is_rejected_and_named": 3,
           "test_a_sly_program_is_not_accepted": 1}  # fmt: skip
 LESSONS = sorted((path.parent.name for path in PROJECT.glob("solutions/*/exercises.py")), key=len, reverse=True)
@@ -114,6 +115,12 @@ def judging_files() -> tuple[Path, ...]:
     return (*tests, *engine)
 
 
+@cache
+def judging_digest() -> str:
+    """Of what judges every lesson."""
+    return content(judging_files())
+
+
 def versions() -> dict[str, str]:
     """What a proof was made with."""
     python = ".".join(platform.python_version_tuple()[:2])
@@ -122,7 +129,7 @@ def versions() -> dict[str, str]:
 
 def key(lesson: str) -> dict[str, Any]:
     """What a proof of the lesson depends on, as digests."""
-    return {"lesson": own_digest(lesson), "judging": content(judging_files()), "versions": versions()}
+    return {"lesson": own_digest(lesson), "judging": judging_digest(), "versions": versions()}
 
 
 def standing(lesson: str, record: Mapping[str, Any]) -> str:
@@ -169,18 +176,18 @@ def drawn(nodeids: Iterable[str], count: int, draw: str) -> set[str]:
 
 
 def sample(every: Mapping[str, int], standings: Mapping[str, str], draw: str) -> set[str]:
-    """The tests to run. every: test -> of its kind one in so many; standings: of each lesson that is on record.
+    """The tests to run. every: test -> of its kind one in so many, or WHOLE; standings: of each lesson on record.
 
-    Where rooms that judge have changed, it is twice as many. Of notebooks a few are run, each of them whole.
+    Where rooms that judge have changed, it is twice as many.
     """
     kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
     for nodeid in every:
         kinds[standings[lesson_of(nodeid)], kind_of(nodeid)].append(nodeid)
     found: set[str] = set()
-    for (stands, kind), nodeids in kinds.items():
+    for (stands, _), nodeids in kinds.items():
         more = 2 if stands == OTHER_JUDGE else 1
-        if kind == "nbval":
-            chosen = drawn({lesson_of(nodeid) for nodeid in nodeids}, NOTEBOOKS * more, draw)
+        if every[nodeids[0]] == WHOLE:
+            chosen = drawn({lesson_of(nodeid) for nodeid in nodeids}, LESSONS_WHOLE * more, draw)
             found |= {nodeid for nodeid in nodeids if lesson_of(nodeid) in chosen}
         else:
             share = max(1, every[nodeids[0]] // more)
@@ -209,7 +216,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "sampled(every): of a lesson on record one in so many of these tests is run")
+    config.addinivalue_line(
+        "markers", "sampled(every): of lessons on record one in so many of these is run; 0: those of two lessons"
+    )
     config.pluginmanager.register(Proofs(config), "proofs of lessons")
 
 
@@ -235,6 +244,7 @@ class Proofs:
             self.record = read_record()
             self.stands = {lesson: standing(lesson, self.record) for lesson in sorted(LESSONS)}
             self.keys = {lesson: key(lesson) for lesson in self.stands} if self.proving else {}
+            self.keys[""] = {"project": content(path for path in _files(".") if path != RECORD)}  # of all other tests
             self.passed = self._journal() if self.proving else {}
 
     @staticmethod
@@ -272,7 +282,8 @@ class Proofs:
             self._compare_ids(lesson, nodeids)
         if self.proving:
             asked = {lesson for lesson in self.ids if self.config.getoption("--all") or self.stands[lesson] != PROVED}
-            self._keep(items, [about[item.nodeid] in asked and item.nodeid not in self.passed for item in items])
+            wanted = asked if self.config.getoption("--lesson") else {*asked, ""}
+            self._keep(items, [about[item.nodeid] in wanted and item.nodeid not in self.passed for item in items])
             self.ids = {lesson: self.ids[lesson] for lesson in asked}
         else:
             on_record = {lesson: stands for lesson, stands in self.stands.items() if stands != MISSING}
@@ -305,8 +316,7 @@ class Proofs:
             self.ids, self.stands, self.ran = found["ids"], found["stands"], found["ran"]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        lesson = lesson_of(report.nodeid)
-        if not lesson or hasattr(self.config, "workerinput"):
+        if hasattr(self.config, "workerinput"):
             return
         if report.failed:
             self.failed.add(report.nodeid)
@@ -314,7 +324,11 @@ class Proofs:
             self.passed[report.nodeid] = round(report.duration, 3)
             JOURNAL.parent.mkdir(exist_ok=True)
             with JOURNAL.open("a", encoding="utf-8") as journal:
-                line = {"test": report.nodeid, "seconds": round(report.duration, 3), "key": self.keys[lesson]}
+                line = {
+                    "test": report.nodeid,
+                    "seconds": round(report.duration, 3),
+                    "key": self.keys[lesson_of(report.nodeid)],
+                }
                 journal.write(json.dumps(line) + "\n")
 
     def pytest_sessionfinish(self) -> None:
@@ -356,7 +370,7 @@ class Proofs:
         if full:
             yield f"{len(full)} lessons without a proof, all of whose tests ran: {', '.join(full)}."
             yield "`make prove` proves them and writes it down."
-        if wrong := sorted({lesson_of(nodeid) for nodeid in self.failed}):
+        if wrong := sorted({lesson_of(nodeid) for nodeid in self.failed} - {""}):
             yield (
                 f"The record is false, or something outside of it has changed, for {', '.join(wrong)}: mend it, then"
                 f" `make prove`. `make test ARGS='--draw {self.draw}'` draws this sample again."
@@ -372,6 +386,6 @@ class Proofs:
 
 
 def share_of(item: pytest.Item) -> int:
-    """Of the item's kind one in so many is sampled."""
+    """Of the item's kind one in so many is sampled, or WHOLE."""
     mark = item.get_closest_marker("sampled")
-    return int(mark.args[0]) if mark else EVERY
+    return WHOLE if item.path.suffix == ".ipynb" else int(mark.args[0]) if mark else EVERY

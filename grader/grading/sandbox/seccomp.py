@@ -27,6 +27,7 @@ _UNCOUNTED = 0x1 | 0x100 | 0x2000 | 0x40000  # MAP_SHARED, MAP_GROWSDOWN, MAP_LO
 _CLONE_THREAD = 0x00010000
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEWTIME to CLONE_NEWNET
 _ON_DESCRIPTORS = (0, 1, 2, 3, 4, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC
+_FIONCLEX, _FIOCLEX = 0x5450, 0x5451  # whether a program that is started inherits a descriptor; `tempfile` says no
 _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
 _ENOSYS, _EPERM = 38, 1
 
@@ -45,6 +46,8 @@ def make_filter() -> Any:
     f.add_rule(seccomp.ERRNO(_ENOSYS), "clone3")
     for command in _ON_DESCRIPTORS:
         _allow(seccomp, f, "fcntl", seccomp.Arg(1, seccomp.EQ, command))
+    for request in (_FIONCLEX, _FIOCLEX):
+        _allow(seccomp, f, "ioctl", seccomp.Arg(1, seccomp.EQ, request))
     for option in (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA):
         _allow(seccomp, f, "prctl", seccomp.Arg(0, seccomp.EQ, option))
     # Limits may be asked for, not set.
