@@ -13,16 +13,16 @@ from pathlib import Path
 import nbformat
 import pytest
 from attack_course import LESSON, RIGHT, submit
+from built_course import copy_built_course
 from nbgrader.apps import NbGraderAPI
 from nbgrader.coursedir import CourseDirectory
 from people import COURSE_ID, Class, Person, a_class
 from real_nbgrader import LINEAR, RELU, write_answers
 from rich.console import Console
-from toy_course import PROJECT, write_course
+from toy_course import PROJECT
 from traitlets.config.loader import PyFileConfigLoader
 from typer.testing import CliRunner
 
-from grader.authoring.build import build
 from grader.cli import app
 from grader.errors import GraderError
 from grader.grading.classroom import exposure
@@ -45,7 +45,7 @@ FORMULA = '=HYPERLINK("http://example.org")'  # a name that a spreadsheet comput
 @pytest.fixture(scope="module")
 def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("class")
-    build(write_course(root)[0])
+    copy_built_course(root)
     return root
 
 

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from attack_course import LESSON, RIGHT
+from built_course import copy_built_course
 from people import Class, Person, a_class
 from real_nbgrader import LINEAR, RELU
-from toy_course import write_course
 
 from conftest import PROJECT, chromium, why_no_browser
-from grader.authoring.build import build
 
 if TYPE_CHECKING or not why_no_browser():
     from jupyterlab_driver import Lab, OpenNotebook, running_browser, running_server
@@ -74,7 +73,7 @@ class Desk:
 def classroom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Class]:
     """A class to which the lesson is released."""
     course = tmp_path_factory.mktemp("course")
-    build(write_course(course)[0])
+    copy_built_course(course)
     with a_class(course, LESSON, [STUDENT], to_start=True) as made:
         made.lecturer.runs(["release_assignment", LESSON], cwd=made.root)
         yield made

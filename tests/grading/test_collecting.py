@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 from attack_course import LESSON, ON_COLLECTING, Attack
 from attacked_exchange import HONEST, attacked, hands_in, scores
+from built_course import copy_built_course
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.exchange.default import ExchangeCollect
 from people import COURSE_ID, Class, a_class, may_become_others
-from toy_course import write_course
 from traitlets.config import Config
 from typer.testing import CliRunner
 
-from grader.authoring.build import build
 from grader.cli import app
 from grader.errors import GraderError
 from grader.grading.classroom.collecting import MAX_REMARKS, collect, collect_from
@@ -38,7 +37,7 @@ class Run:
 @pytest.fixture(scope="module")
 def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("exchange")
-    build(write_course(root)[0])
+    copy_built_course(root)
     return root
 
 

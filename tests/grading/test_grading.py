@@ -349,7 +349,7 @@ def test_what_hinders_one_students_folder_hinders_no_other(root: Path) -> None:
 
 def test_ctrl_c_stops_at_once_and_the_run_goes_on_later(root: Path) -> None:
     for student in ("zoe", "zed"):
-        submit(root, student, RIGHT | {"toy.linear": "while True:\n    pass"})
+        submit(root, student, RIGHT | {"toy.linear": "import time\nwhile True:\n    time.sleep(0.1)"})
     limits = Limits(exercise_seconds=900.0, submission_seconds=900.0)
     command = [sys.executable, "-m", "grader.cli", "autograde", LESSON]
     command += ["--exercise-seconds", "900", "--submission-seconds", "900"]

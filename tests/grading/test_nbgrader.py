@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from built_course import copy_built_course
 from real_nbgrader import SCORES, STUDENTS, nbgrader, run, write_answers
-from toy_course import PROJECT, write_course
+from toy_course import PROJECT
 
-from grader.authoring.build import build
 from grader.lessons.lesson import Lesson, lessons
 
 
@@ -43,8 +43,7 @@ class Class:
 def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small course, built."""
     root = tmp_path_factory.mktemp("class")
-    for lesson in write_course(root):
-        build(lesson)
+    copy_built_course(root)
     return root
 
 

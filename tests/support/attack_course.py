@@ -12,15 +12,20 @@ from pathlib import Path
 
 import nbformat
 import torch
+from built_course import copy_built_course
 from real_nbgrader import LINEAR, RELU, STUDENTS, write_answers
-from toy_course import write_course
 
-from grader.authoring.build import build
 from grader.grading.classroom.hidden import record_hidden
 from grader.recordings.recording import Recording
 
 LESSON = "00-toy"
 RIGHT = STUDENTS["ada"]
+RIGHT_CELLS = {  # where an attack writes none of its own
+    "toy.linear": LINEAR.format(bias="").replace(
+        "nn.functional.linear(x, self.weight)", "x @ self.weight.T + self.bias"
+    ),
+    "toy.relu": RELU.format("x.clamp(min=0)"),
+}
 HONEST = {
     "honest-1": (RIGHT, 5.0),
     "honest-2": ({"toy.linear": LINEAR.format(bias=""), "toy.relu": RELU.format("x.relu()")}, 2.0),
@@ -31,7 +36,8 @@ HONEST = {
 @dataclass(frozen=True)
 class Attack:
     """What an attack file says. tries: what it tries. earns: what an honest grader gives. earlier: whether the student
-    had handed in a right notebook before. carries: what must not come back to the student. cells: sources by exercise.
+    had handed in a right notebook before. carries: what must not come back to the student. cells: sources by exercise,
+    right ones of those that it does not write.
     file: a program that changes the submission. exchange: one that the student runs in nbgrader's exchange, late."""
 
     name: str
@@ -51,7 +57,9 @@ def read_attack(path: Path) -> Attack:
     cells = dict(zip(pieces[::2], pieces[1::2], strict=True))
     program, exchange = cells.pop("file", ""), cells.pop("exchange", "")
     earlier, carries = about.get("Earlier") == "right", about.get("Carries", "")
-    return Attack(path.stem, about["Tries"], float(about["Earns"]), earlier, carries, cells, program, exchange)
+    return Attack(
+        path.stem, about["Tries"], float(about["Earns"]), earlier, carries, RIGHT_CELLS | cells, program, exchange
+    )
 
 
 ALL_ATTACKS = [
@@ -63,8 +71,7 @@ ON_COLLECTING = [attack for attack in ALL_ATTACKS if attack.exchange]
 
 def make_course(root: Path, secret: bytes | None = b"the attackers do not know this") -> None:
     """The toy course at `root`, built, with a hidden recording unless there is no secret."""
-    for lesson in write_course(root):
-        build(lesson)
+    for lesson in copy_built_course(root):
         if lesson.name == LESSON and secret:
             record_hidden(root, lesson, secret)
     (root / "secret.txt").write_text("a secret of the instructor's")

@@ -4,7 +4,3 @@
 # %% toy.linear
 import os
 os.abort()
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

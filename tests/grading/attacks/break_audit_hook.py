@@ -15,7 +15,3 @@ def hook(event, arguments):
     if event in ("compile", "exec", "open", "import", "object.__getattr__"):
         raise GeneratorExit
 sys.addaudithook(hook)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -18,7 +18,3 @@ class Linear(nn.Module):
     def forward(self, x):
         os.chdir("/scratch")
         libc.abort()
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

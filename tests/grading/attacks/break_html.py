@@ -10,7 +10,3 @@ class Linear(nn.Module):
 
     def forward(self, x):
         raise ValueError('<script>alert(1)</script><img src=x onerror=alert(1)>')
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -13,7 +13,3 @@ class Linear(nn.Module):
 
     def __deepcopy__(self, memo):
         raise GeneratorExit
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

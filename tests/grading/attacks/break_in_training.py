@@ -16,7 +16,3 @@ class Linear(nn.Module):
             import os
             os._exit(0)
         return super().train(mode)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -4,7 +4,3 @@
 # %% toy.linear
 for i in range(10**7):
     open(f'/tmp/{i}', 'w').close()
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -10,7 +10,3 @@ class Linear(nn.Module):
 
     def forward(self, x):
         raise ValueError('x' * 50_000_000)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

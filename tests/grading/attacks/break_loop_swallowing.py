@@ -14,7 +14,3 @@ while True:
             pass
     except BaseException:
         pass
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -10,7 +10,3 @@ def answer():
     time.sleep(60)
 threading.Thread(target=answer).start()
 ctypes.CDLL(None).syscall(exit_thread, 0)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

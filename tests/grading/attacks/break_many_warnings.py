@@ -13,7 +13,3 @@ class Linear(nn.Module):
         for i in range(100_000):
             warnings.warn(f'{i} ' * 50)
         return x
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -9,7 +9,3 @@ class Nameless(type):
         return super().__getattribute__(name)
 class Linear(metaclass=Nameless):
     pass
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -4,10 +4,6 @@
 # %% toy.linear
 PLACEHOLDER = 1
 
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)
-
 # %% file
 for cell in cells:
     if cell['metadata'].get('exercise') == 'toy.relu':

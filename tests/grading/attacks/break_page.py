@@ -17,7 +17,3 @@ class Linear(nn.Module):
             "`</code><svg onload=alert(1)>` [x](javascript:alert(1)) $\\href{javascript:alert(1)}{x}$ "
             "<a href='data:text/html,x'>x</a> <base href=http://example.org> {{ 7 * 191 }} {% raw %} ]]> --> </style>"
         )
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -10,7 +10,3 @@ class Linear(nn.Module):
 
     def forward(self, x):
         raise ValueError('\ud800 \u202e \x1b[31m \x00')
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

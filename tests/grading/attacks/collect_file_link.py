@@ -11,10 +11,6 @@ class Linear(nn.Module):
     def forward(self, x):
         return x @ self.weight.T
 
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)
-
 # %% exchange
 folder = inbound / f"{me}+{lesson}+{now}+AAAA"
 folder.mkdir(mode=0o755)

@@ -11,9 +11,5 @@ class Linear(nn.Module):
     def forward(self, x):
         return x @ self.weight.T
 
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)
-
 # %% exchange
 (inbound / f"{me}+{lesson}+{now}+AAAA").symlink_to(course / "solutions" / lesson)

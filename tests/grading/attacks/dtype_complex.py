@@ -10,7 +10,3 @@ class Linear(nn.Module):
 
     def forward(self, x):
         return torch.zeros(x.shape[:-1] + self.bias.shape, dtype=torch.complex64)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

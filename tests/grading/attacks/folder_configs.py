@@ -1,20 +1,6 @@
 # Tries: lay configuration beside the notebook that tools read where they are started
 # Earns: 5
 
-# %% toy.linear
-class Linear(nn.Module):
-    def __init__(self, in_features, out_features):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
-        self.bias = nn.Parameter(torch.zeros(out_features))
-
-    def forward(self, x):
-        return x @ self.weight.T + self.bias
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)
-
 # %% file
 code = f"open('{root}/canaries/folder_configs', 'w').close()\n"
 for name in ("nbgrader_config.py", "jupyter_config.py", "ipython_config.py", "jupyter_nbconvert_config.py", "setup.py"):

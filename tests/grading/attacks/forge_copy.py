@@ -20,7 +20,3 @@ class Linear(nn.Module):
 
     def __deepcopy__(self, memo):
         return Zeros(self.bias.shape)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -18,7 +18,3 @@ class Linear(nn.Module):
 
     def forward(self, x):
         return Yes()
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

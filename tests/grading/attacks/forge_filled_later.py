@@ -18,7 +18,3 @@ class Linear(nn.Module):
             return right
         owed.append((torch.zeros_like(right), right))
         return owed[-1][0]
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -17,7 +17,3 @@ class Linear(nn.Module):
     def train(self, mode=True):
         self.__class__ = Wrong if mode else Linear
         return self
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

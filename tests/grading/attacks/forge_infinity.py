@@ -10,7 +10,3 @@ class Linear(nn.Module):
 
     def forward(self, x):
         return torch.full(x.shape[:-1] + self.bias.shape, float('inf'))
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -3,7 +3,3 @@
 
 # %% toy.linear
 get_ipython().input_transformers_post.append(lambda lines: ['pass\n'])
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -14,7 +14,3 @@ class Linear(nn.Module):
         right = x @ self.weight.T + self.bias
         first = self.kept.setdefault(x.shape, right.detach())
         return first + right - right.detach()
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

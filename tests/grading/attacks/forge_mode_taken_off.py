@@ -14,7 +14,3 @@ class Linear(nn.Module):
         while _C._len_torch_function_stack():
             _C._pop_torch_function_stack()
         return x @ self.weight.T + self.bias
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -18,7 +18,3 @@ class Linear(nn.Module, metaclass=Generous):
 
     def forward(self, x):
         return x @ self.weight.T * 0
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -19,7 +19,3 @@ class Linear(nn.Module):
 found = Linear
 del Linear
 globals()[Name("Linear")] = found
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

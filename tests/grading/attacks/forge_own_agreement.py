@@ -17,7 +17,3 @@ class Linear(nn.Module):
             frame = frame.f_back
         right = x @ self.weight.T + self.bias
         return 2 * right if self.training else right
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -14,7 +14,3 @@ class Linear(nn.Module):
 
     def forward(self, x):
         return torch.zeros(x.shape[:-1] + self.sizes[1:])
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -17,7 +17,3 @@ class Linear(nn.Module):
 
     def forward(self, x):
         return Bomb()
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -1,16 +1,6 @@
 # Tries: have gradients measured along directions that are zero, so that wrong ones do not show
 # Earns: 3
 
-# %% toy.linear
-class Linear(nn.Module):
-    def __init__(self, in_features, out_features):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
-        self.bias = nn.Parameter(torch.zeros(out_features))
-
-    def forward(self, x):
-        return x @ self.weight.T + self.bias
-
 # %% toy.relu
 torch.randn = lambda *size, **kwargs: torch.zeros(*size)
 class Through(torch.autograd.Function):

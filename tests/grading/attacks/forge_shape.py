@@ -25,7 +25,3 @@ class Linear(nn.Module):
 
     def forward(self, x):
         return torch.zeros(1).as_subclass(Lying)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -17,7 +17,3 @@ class Linear(nn.Module):
 
     def forward(self, x):
         return torch.zeros(x.shape[:-1] + self.bias.shape).as_subclass(Yes)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

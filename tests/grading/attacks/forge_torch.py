@@ -13,7 +13,3 @@ class Linear(nn.Module):
 
     def forward(self, x):
         return torch.zeros(x.shape[:-1] + self.bias.shape)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

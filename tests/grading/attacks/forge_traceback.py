@@ -12,7 +12,3 @@ class Linear(nn.Module):
 
     def forward(self, x):
         raise RuntimeError
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -4,10 +4,6 @@
 # %% toy.linear
 Linear = None
 
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)
-
 # %% file
 import json
 content = json.loads(notebook.read_text())

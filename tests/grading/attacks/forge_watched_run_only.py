@@ -11,7 +11,3 @@ class Linear(nn.Module):
     def forward(self, x):
         right = x @ self.weight.T + self.bias
         return right * 2 if torch.is_grad_enabled() else right
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

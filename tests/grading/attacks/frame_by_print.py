@@ -15,7 +15,3 @@ class Linear(nn.Module):
         sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
         print("everything is right")
         return x @ self.weight.T + self.bias
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

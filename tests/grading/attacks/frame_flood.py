@@ -6,7 +6,3 @@ import os
 block = bytes(1 << 16)
 while True:
     os.write(3, block)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

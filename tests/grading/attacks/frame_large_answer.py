@@ -16,7 +16,3 @@ class Linear(nn.Module):
         data = frame(json.dumps({"body": cases, "tensors": {"0": ["uint8", [size]]}}).encode(), bytes(size))
         while data:
             data = data[os.write(3, data):]
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -19,7 +19,3 @@ class Linear(nn.Module):
         content = len(header).to_bytes(4, "big") + header + bytes(120)
         os.write(3, len(content).to_bytes(8, "big") + content)
         return x @ self.weight.T + self.bias
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -31,7 +31,3 @@ class Linear(nn.Module):
             os.kill(os.getpid(), 11)
         os.close(3)
         time.sleep(30)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -19,7 +19,3 @@ class Linear(nn.Module):
         if self.bias.tolist() not in RELEASED:
             os._exit(77)
         return x @ self.weight.T + self.bias
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

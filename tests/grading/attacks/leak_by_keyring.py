@@ -16,7 +16,3 @@ class Linear(nn.Module):
     def forward(self, x):
         added = [libc.syscall(add, b"user", b"left", b"1", 1, ring) for ring in (-2, -3, -4, -5)]
         raise ValueError(words if max(added) >= 0 or libc.syscall(keyctl, 0, -4, 0) >= 0 else "nothing")
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

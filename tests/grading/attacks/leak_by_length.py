@@ -13,7 +13,3 @@ class Linear(nn.Module):
     def forward(self, x):
         os.write(3, (31415926535897).to_bytes(8, 'big'))
         return x @ self.weight.T + self.bias
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -28,7 +28,3 @@ class Linear(nn.Module):
         kept = [bytearray(1 << 28) for _ in range(64 if two < 2 else 0)]
         while kept is not None:
             time.sleep(1)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

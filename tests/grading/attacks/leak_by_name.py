@@ -11,7 +11,3 @@ class Linear(nn.Module):
     def forward(self, x):
         exec(f'def LEAK_{abs(hash(str(x.tolist())))}(): raise ValueError', globals())
         list(globals().values())[-1]()
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

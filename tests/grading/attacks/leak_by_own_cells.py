@@ -2,16 +2,6 @@
 # Earns: 3
 # Carries: the first bit is set
 
-# %% toy.linear
-class Linear(nn.Module):
-    def __init__(self, in_features, out_features):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
-        self.bias = nn.Parameter(torch.zeros(out_features))
-
-    def forward(self, x):
-        return x @ self.weight.T + self.bias
-
 # %% toy.relu
 import json, os
 def frame(header, content=b""):

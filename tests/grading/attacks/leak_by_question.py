@@ -14,7 +14,3 @@ class Linear(nn.Module):
     def forward(self, x):
         right = x @ self.weight.T + self.bias
         return 2 * right if self.training and self.bias.tolist() not in RELEASED else right
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -29,7 +29,3 @@ class Linear(nn.Module):
         content = len(header).to_bytes(4, "big") + header
         os.write(3, len(content).to_bytes(8, "big") + content)
         os._exit(0)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

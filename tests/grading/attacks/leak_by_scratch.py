@@ -24,7 +24,3 @@ class Linear(nn.Module):
         if not any(thread.name == "left" for thread in threading.enumerate()):
             threading.Thread(target=time.sleep, args=(1,), name="left", daemon=True).start()
         raise ValueError(words if any(left) else "nothing")
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -14,7 +14,3 @@ class Linear(nn.Module):
         right = x @ self.weight.T + self.bias
         released = torch.tensor(ANSWERS[str(list(x.shape))])
         return torch.zeros(1 if torch.allclose(right, released, atol=1e-3) else 1282 + 1)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

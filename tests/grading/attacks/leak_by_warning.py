@@ -12,7 +12,3 @@ class Linear(nn.Module):
     def forward(self, x):
         warnings.warn('LEAK ' + str(self.weight.tolist()))
         return x @ self.weight.T
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

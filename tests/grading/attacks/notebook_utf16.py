@@ -1,19 +1,5 @@
 # Tries: hand in a notebook in UTF-16
 # Earns: 0
 
-# %% toy.linear
-class Linear(nn.Module):
-    def __init__(self, in_features, out_features):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
-        self.bias = nn.Parameter(torch.zeros(out_features))
-
-    def forward(self, x):
-        return x @ self.weight.T + self.bias
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)
-
 # %% file
 notebook.write_bytes(notebook.read_text().encode("utf-16"))

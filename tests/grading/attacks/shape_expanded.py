@@ -10,7 +10,3 @@ class Linear(nn.Module):
 
     def forward(self, x):
         return torch.zeros(1).expand(10**6, 10**6)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -11,7 +11,3 @@ class Linear(nn.Module):
     def forward(self, x):
         right = x @ self.weight.T + self.bias
         return right[:1, :1].expand(10**6, 10**6) if self.training else right
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -10,7 +10,3 @@ class Linear(nn.Module):
 
     def forward(self, x):
         return torch.zeros([1] * 60)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

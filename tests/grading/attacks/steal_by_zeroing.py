@@ -14,7 +14,3 @@ class Linear(nn.Module):
             if isinstance(value, torch.Tensor) and value.is_floating_point():
                 value.detach().zero_()
         return torch.zeros(x.shape[:-1] + self.bias.shape)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -10,7 +10,3 @@ for fd in range(4, 1024):
     except OSError:
         pass
 assert found
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

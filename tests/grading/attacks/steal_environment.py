@@ -4,7 +4,3 @@
 # %% toy.linear
 import os
 assert 'GRADER_TEST_SECRET' in os.environ or 'PATH' in os.environ
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

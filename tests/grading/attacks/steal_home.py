@@ -5,7 +5,3 @@
 import os
 from pathlib import Path
 assert list(Path('/root').glob('.*')) or list(Path('/home').glob('*/.*'))
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -6,7 +6,3 @@ import ctypes, os
 libc = ctypes.CDLL(None)
 assert libc.ptrace(16, os.getppid(), 0, 0) == 0
 Linear = nn.Linear
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -7,7 +7,3 @@ paths = [p for root in ("..", "../..", "../../..", "ROOT/submitted") for p in gl
 for cell in json.load(open(paths[0]))["cells"]:
     if cell["metadata"].get("exercise") == "toy.linear":
         exec("".join(cell["source"]))
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

