@@ -17,9 +17,8 @@ if TYPE_CHECKING or not why_no_browser():
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.sampled(0)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while a browser is driven no other test may have an event loop
 def lab(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Lab]":
-    """One for all lessons that a worker has."""
     copied = copy_project(PROJECT, tmp_path_factory.mktemp("project"))
     with running_browser(chromium() or "") as browser, running_jupyterlab(copied) as address:
         yield Lab.shown_in(browser, address)
